@@ -1,0 +1,1 @@
+"""Training: synthetic presenters, data, losses and one script a stage."""

@@ -1,0 +1,1 @@
+"""Synthetic presenters: people, speech, gestures and the takes that show them."""
