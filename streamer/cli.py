@@ -1,0 +1,181 @@
+"""The command `infinity-avatar`: `avatars`, `render`, `say`.
+
+Exit codes: 0 done; 1 it could not be done (output, missing part, a fault of the program); 2 the input or the
+arguments cannot be used; 130 stopped by the user.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from streamer.errors import AvatarError, InputError
+
+if TYPE_CHECKING:
+    from streamer.commands import RenderJob
+    from streamer.mark import Mark
+
+PROGRAM = "infinity-avatar"
+TRACEBACK_VARIABLE = "INFINITY_AVATAR_TRACEBACK"
+MAX_SEED = 2**31 - 1
+CORNER_HELP = "top-left, top-right, bottom-left or bottom-right (default)"
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line instead of repeating the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit code. Nothing but this function catches broadly."""
+    arguments = build_parser().parse_args(argv)
+    try:
+        run(arguments)
+    except AvatarError as error:
+        return _complain(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _complain("stopped; nothing was written", 130)
+    except BrokenPipeError:
+        # whoever read the output has gone; keep the interpreter from complaining about it again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if os.environ.get(TRACEBACK_VARIABLE):
+            traceback.print_exc()
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        hint = f"this is a fault of the program; {TRACEBACK_VARIABLE}=1 shows where"
+        return _complain(f"{type(error).__name__}: {reason} ({hint})", 1)
+    return 0
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Carries out parsed arguments.
+
+    Raises:
+        AvatarError: with one sentence for the user.
+    """
+    from streamer.commands import print_avatars, run_render
+
+    if arguments.command == "avatars":
+        print_avatars(arguments.json, sys.stdout)
+    elif arguments.command == "render":
+        from streamer.audio_in import AudioFile
+
+        run_render(render_job(arguments), lambda: AudioFile(arguments.audio), sys.stdout)
+    else:
+        from streamer.speech import SpokenText
+
+        run_render(render_job(arguments), lambda: SpokenText(arguments.text, arguments.seed), sys.stdout)
+
+
+def render_job(arguments: argparse.Namespace) -> RenderJob:
+    """Arguments as a checked job.
+
+    Raises:
+        InputError: for a mark that cannot be drawn.
+    """
+    from streamer.commands import RenderJob
+
+    return RenderJob(
+        avatar=arguments.avatar,
+        reference=arguments.reference,
+        prompt=arguments.prompt,
+        seed=arguments.seed,
+        preset=arguments.preset,
+        weights=arguments.weights,
+        device=arguments.device,
+        threads=arguments.threads,
+        chunk_latents=arguments.chunk,
+        out=arguments.out,
+        report=arguments.report,
+        sheet=arguments.sheet,
+        mark=_mark(arguments),
+    )
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    parser = Parser(prog=PROGRAM, description="Speech in, a video of a presenter saying it out.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
+    avatars = commands.add_parser("avatars", help="list the presenters that come with the package")
+    avatars.add_argument("--json", action="store_true", help="as a JSON list of {name, picture, preset, ...}")
+    shared = _render_options()
+    render = commands.add_parser("render", parents=[shared], help="render a video from a sound file")
+    render.add_argument("--audio", type=Path, required=True, metavar="FILE", help="any file with sound")
+    say = commands.add_parser("say", parents=[shared], help="render a video from a text")
+    say.add_argument("text", metavar="TEXT", help="English text")
+    return parser
+
+
+def _render_options() -> Parser:
+    shared = Parser(add_help=False)
+    who = shared.add_mutually_exclusive_group()
+    who.add_argument("--avatar", metavar="NAME", help="presenter of the gallery (default: the first)")
+    who.add_argument("--reference", type=Path, metavar="IMAGE", help="picture of somebody else instead")
+    how = shared.add_argument_group("how it is made")
+    how.add_argument("--prompt", metavar="TEXT", help="emotion and manner in words (default: the avatar's)")
+    how.add_argument("--seed", type=_seed, default=0, metavar="N", help="of everything random (default: 0)")
+    how.add_argument("--preset", metavar="P", help="size of picture and models (default: the avatar's)")
+    how.add_argument("--weights", type=Path, metavar="DIR", help="weights folder (default: the shipped ones)")
+    how.add_argument("--chunk", type=_chunk, default=3, metavar="N", help="latents a step, 1 to 6 (default: 3)")
+    how.add_argument("--device", default="cpu", metavar="D", help="cpu or cuda (default: cpu)")
+    how.add_argument("--threads", type=_threads, metavar="N", help="processor threads (default: all cores)")
+    out = shared.add_argument_group("what is written")
+    out.add_argument("--out", type=Path, metavar="FILE.mp4", help="the video (default: SOUND-AVATAR.mp4)")
+    out.add_argument("--report", type=Path, metavar="FILE.json", help="speed, operations, memory, versions")
+    out.add_argument("--sheet", type=Path, metavar="FILE.png", help="contact sheet of the clip")
+    mark = shared.add_argument_group("the visible mark (the statement in the file's metadata always stays)")
+    mark.add_argument("--mark", metavar="TEXT", default="AI", help="what it says (default: AI)")
+    mark.add_argument("--mark-corner", metavar="C", default="bottom-right", help=CORNER_HELP)
+    mark.add_argument("--mark-opacity", type=float, default=0.6, metavar="X", help="0 to 1 (default: 0.6)")
+    mark.add_argument("--no-mark", action="store_true", help="leave the picture bare")
+    return shared
+
+
+def _mark(arguments: argparse.Namespace) -> Mark | None:
+    from streamer.mark import Mark
+
+    if arguments.no_mark:
+        return None
+    try:
+        return Mark(text=arguments.mark, corner=arguments.mark_corner, opacity=arguments.mark_opacity)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
+def _whole(text: str, low: int, high: int) -> int:
+    try:
+        number = int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from error
+    if not low <= number <= high:
+        raise argparse.ArgumentTypeError(f"{number} is not within {low} to {high}")
+    return number
+
+
+def _seed(text: str) -> int:
+    return _whole(text, 0, MAX_SEED)
+
+
+def _chunk(text: str) -> int:
+    return _whole(text, 1, 6)
+
+
+def _threads(text: str) -> int:
+    return _whole(text, 1, 1024)
+
+
+def _complain(sentence: str, exit_code: int) -> int:
+    print(f"{PROGRAM}: {sentence}", file=sys.stderr)
+    return exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

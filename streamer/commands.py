@@ -1,0 +1,242 @@
+"""What the subcommands do, with every argument already parsed."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from streamer.errors import InputError, OutputError, UnknownAvatarError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from models.gallery import Avatar
+    from streamer.audio_in import SoundSource
+    from streamer.mark import Mark
+    from streamer.render import Pipeline, RenderTimes
+
+DEFAULT_PRESET = "presenter-256"
+
+
+@dataclass(frozen=True)
+class RenderJob:
+    """A rendering as the command line describes it.
+
+    Attributes:
+        avatar: name of a gallery presenter; None together with no `reference` means the first one.
+        reference: picture of somebody else instead.
+        prompt: None means the avatar's own.
+        preset: None means the avatar's own.
+        out: None means a name made of the sound's and the avatar's in the current folder.
+        mark: None for no visible mark.
+        threads: of torch; None leaves its choice.
+    """
+
+    avatar: str | None = None
+    reference: Path | None = None
+    prompt: str | None = None
+    seed: int = 0
+    preset: str | None = None
+    weights: Path | None = None
+    device: str = "cpu"
+    threads: int | None = None
+    chunk_latents: int = 3
+    out: Path | None = None
+    report: Path | None = None
+    sheet: Path | None = None
+    mark: Mark | None = None
+
+
+@dataclass(frozen=True)
+class Presenter:
+    """Who is shown, by which preset."""
+
+    name: str
+    picture: Path
+    preset: str
+    prompt: str
+
+
+def print_avatars(is_json: bool, stream: TextIO) -> None:
+    """Lists the gallery: a line a presenter, or a JSON list of {name, picture, preset, ...}."""
+    from models.gallery import list_avatars
+
+    avatars = list_avatars()
+    if is_json:
+        entries = [{**asdict(avatar), "picture": str(avatar.picture)} for avatar in avatars]
+        print(json.dumps(entries, indent=2), file=stream)
+        return
+    width = max((len(avatar.name) for avatar in avatars), default=0)
+    for avatar in avatars:
+        print(f"{avatar.name:<{width}}  {avatar.preset}  {avatar.description}", file=stream)
+    if not avatars:
+        print("the gallery is empty: no weights are installed", file=sys.stderr)
+
+
+def run_render(job: RenderJob, open_source: Callable[[], SoundSource], stream: TextIO) -> Path:
+    """Renders a job and prints one line about it.
+
+    Everything that can be wrong with the input is looked at before the models are loaded.
+
+    Args:
+        open_source: opens the sound.
+        stream: where the line goes.
+
+    Returns:
+        The finished file.
+
+    Raises:
+        AvatarError: with one sentence for the user.
+    """
+    from streamer.picture import load_picture
+    from streamer.video_out import check_writable
+
+    source = open_source()
+    presenter = choose_presenter(job)
+    out = job.out or Path(f"{source.name}-{presenter.name}.mp4")
+    _check_not_overwriting(out, source, presenter)
+    check_writable(out, ".mp4")
+    if job.report is not None:
+        check_writable(job.report, ".json")
+    if job.sheet is not None:
+        check_writable(job.sheet, ".png")
+    picture = load_picture(presenter.picture, *preset_frame_size(presenter.preset))
+    pipeline = load_pipeline(presenter.preset, job.weights, job.device, job.threads)
+    times = _render_file(job, presenter, pipeline, source, picture, out)
+    seconds = times.frames / pipeline.fps
+    print(f"{out}: {seconds:.2f} s, {times.frames} frames, {_speed(times, pipeline.fps)}", file=stream)
+    return out
+
+
+def choose_presenter(job: RenderJob) -> Presenter:
+    """The gallery presenter or the picture a job asks for.
+
+    Raises:
+        UnknownAvatarError: if the gallery has no such name, or is empty.
+    """
+    if job.reference is not None:
+        preset = job.preset or DEFAULT_PRESET
+        return Presenter(job.reference.stem, job.reference, preset, job.prompt or "")
+    from models.gallery import list_avatars
+
+    avatar = find_avatar(job.avatar, list_avatars())
+    prompt = avatar.prompt if job.prompt is None else job.prompt
+    return Presenter(avatar.name, avatar.picture, job.preset or avatar.preset, prompt)
+
+
+def find_avatar(name: str | None, avatars: list[Avatar]) -> Avatar:
+    """Avatar by name, without regard to case; the first for None.
+
+    Raises:
+        UnknownAvatarError: if there is none.
+    """
+    if not avatars:
+        raise UnknownAvatarError("the gallery is empty: no weights are installed; give a --reference picture")
+    if name is None:
+        return avatars[0]
+    for avatar in avatars:
+        if avatar.name.lower() == name.lower():
+            return avatar
+    known = ", ".join(avatar.name for avatar in avatars)
+    raise UnknownAvatarError(f"there is no avatar {name!r}; there are {known}")
+
+
+def preset_frame_size(name: str) -> tuple[int, int]:
+    """Height and width of a preset's frames, pixels, without loading its models.
+
+    Raises:
+        InputError: if there is no preset of that name.
+    """
+    from models.presets import preset
+
+    try:
+        return preset(name).hr_size
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
+def load_pipeline(preset: str, weights: Path | None, device: str, threads: int | None) -> Pipeline:
+    """The models of a preset on a device.
+
+    Raises:
+        InputError: if the weights do not fit, or there is no such device.
+    """
+    import torch
+
+    from models.pipeline import AvatarPipeline
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise InputError(f"there is no device {device!r}; try cpu or cuda") from error
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise InputError("there is no CUDA device here; leave --device at cpu")
+    try:
+        return AvatarPipeline.load(preset=preset, weights=weights, device=device)
+    except ValueError as error:
+        raise InputError(f"cannot load the models: {error}") from error
+
+
+def _render_file(
+    job: RenderJob,
+    presenter: Presenter,
+    pipeline: Pipeline,
+    source: SoundSource,
+    picture: np.ndarray,
+    out: Path,
+) -> RenderTimes:
+    """Renders into the file, then writes sheet and report."""
+    from tqdm import tqdm
+
+    from streamer.mark import MarkStamp
+    from streamer.render import RenderOptions, render
+    from streamer.report import build_report, package_version, write_report
+    from streamer.sheet import ContactSheet
+    from streamer.video_out import VideoWriter
+
+    options = RenderOptions(presenter.prompt, job.seed, job.chunk_latents, job.report is not None)
+    stamp = None if job.mark is None else MarkStamp(job.mark, *pipeline.frame_size)
+    sheet = None if job.sheet is None else ContactSheet(fps=pipeline.fps)
+    total = None if source.duration_s is None else math.ceil(source.duration_s * pipeline.fps)
+    made_by = f"version {package_version()}, preset {presenter.preset}, avatar {presenter.name}"
+    with (
+        VideoWriter(out, *pipeline.frame_size, fps=pipeline.fps, made_by=made_by) as writer,
+        tqdm(total=total, unit="frame", desc=out.name, disable=None, leave=False) as bar,
+    ):
+
+        def on_frames(frames: np.ndarray) -> None:
+            bar.update(len(frames))
+            if sheet is not None:
+                sheet.add(frames)
+
+        times = render(pipeline, source, picture, writer, options, stamp, on_frames)
+    if sheet is not None and job.sheet is not None:
+        sheet.save(job.sheet)
+    if job.report is not None:
+        report = build_report(
+            times, fps=pipeline.fps, frame_size=pipeline.frame_size, device=str(pipeline.device)
+        )
+        report |= {"preset": presenter.preset, "avatar": presenter.name, "seed": job.seed, "file": str(out)}
+        write_report(job.report, report)
+    return times
+
+
+def _speed(times: RenderTimes, fps: int) -> str:
+    first = 1 if len(times.chunk_s) > 1 else 0
+    return f"RTF {sum(times.chunk_s[first:]) / sum(times.chunk_frames[first:]) * fps:.2f}"
+
+
+def _check_not_overwriting(out: Path, source: SoundSource, presenter: Presenter) -> None:
+    from streamer.audio_in import AudioFile
+
+    read = [presenter.picture] + ([source.path] if isinstance(source, AudioFile) else [])
+    for path in read:
+        if out.exists() and path.exists() and out.samefile(path):
+            raise OutputError(f"cannot write {out}: it is read for this rendering")

@@ -1,0 +1,76 @@
+"""Reference pictures: any image file to the square (or the shape) a preset wants."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from streamer.errors import PictureError
+
+MIN_SIDE_PIXELS = 64
+MAX_PIXELS = 100_000_000
+BACKGROUND = (128, 128, 128)  # behind transparent pixels
+
+
+def load_picture(path: str | Path, height: int, width: int) -> np.ndarray:
+    """Reads a picture, turns it upright, cuts its centre to the wanted shape and scales it.
+
+    Args:
+        path: anything Pillow reads.
+        height, width: wanted size, pixels.
+
+    Returns:
+        float32 [3, height, width] in [0, 1], RGB.
+
+    Raises:
+        PictureError: if there is no such file, it is broken, too small or too large.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise PictureError(f"there is no picture {path}")
+    if not path.is_file():
+        raise PictureError(f"{path} is not a file")
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns of large pictures; the check below is the one that counts.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                _check_size(path, *image.size)
+                # lets a JPEG decode at a fraction of its size; other formats take no notice
+                image.draft("RGB", (2 * width, 2 * height))
+                upright = _flatten(ImageOps.exif_transpose(image))
+    except PictureError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise PictureError(f"{path} is too large: at most {MAX_PIXELS // 1_000_000} megapixels") from error
+    except PermissionError as error:
+        raise PictureError(f"{path} may not be read") from error
+    except Exception as error:  # Pillow's readers raise anything from SyntaxError to struct.error
+        raise PictureError(f"{path} is not a picture that can be read") from error
+    fitted = ImageOps.fit(upright, (width, height), Image.Resampling.LANCZOS)
+    return np.asarray(fitted, dtype=np.float32).transpose(2, 0, 1) / 255.0
+
+
+def _check_size(path: Path, columns: int, rows: int) -> None:
+    if min(columns, rows) < MIN_SIDE_PIXELS:
+        raise PictureError(
+            f"{path} is too small: {columns}x{rows} pixels, at least {MIN_SIDE_PIXELS} a side are needed"
+        )
+    if columns * rows > MAX_PIXELS:
+        raise PictureError(
+            f"{path} is too large: {columns}x{rows} pixels, at most {MAX_PIXELS // 1_000_000} megapixels"
+        )
+
+
+def _flatten(image: Image.Image) -> Image.Image:
+    """RGB, with transparent parts over a middle grey."""
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        layers = image.convert("RGBA")
+        ground = Image.new("RGBA", layers.size, (*BACKGROUND, 255))
+        return Image.alpha_composite(ground, layers).convert("RGB")
+    if image.mode.startswith("I"):  # 16 bits of grey, which convert() would clip to white
+        return Image.fromarray((np.asarray(image) // 257).clip(0, 255).astype(np.uint8)).convert("RGB")
+    return image.convert("RGB")
