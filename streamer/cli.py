@@ -124,7 +124,7 @@ def _render_options() -> Parser:
     how.add_argument("--seed", type=_seed, default=0, metavar="N", help="of everything random (default: 0)")
     how.add_argument("--preset", metavar="P", help="size of picture and models (default: the avatar's)")
     how.add_argument("--weights", type=Path, metavar="DIR", help="weights folder (default: the shipped ones)")
-    how.add_argument("--chunk", type=_chunk, default=3, metavar="N", help="latents a step, 1 to 6 (default: 3)")
+    how.add_argument("--chunk", type=_chunk, default=3, metavar="N", help="latents a step, 1-6 (default: 3)")
     how.add_argument("--device", default="cpu", metavar="D", help="cpu or cuda (default: cpu)")
     how.add_argument("--threads", type=_threads, metavar="N", help="processor threads (default: all cores)")
     out = shared.add_argument_group("what is written")

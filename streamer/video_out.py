@@ -59,9 +59,7 @@ class VideoWriter:
         self._sound = np.zeros(0, np.float32)
         self._sound_position = 0
         with self._errors():
-            self._container = av.open(
-                str(self._part), "w", format="mp4", options={"movflags": "+faststart"}
-            )
+            self._container = av.open(str(self._part), "w", format="mp4", options={"movflags": "+faststart"})
             for key in ("comment", "description"):
                 self._container.metadata[key] = f"{STATEMENT} ({made_by})" if made_by else STATEMENT
             self._video = self._add_video(fps)

@@ -133,7 +133,10 @@ def run_probe(root: Path, names: list[str]) -> dict:
     probe = PROBE.format(packages=repr(PACKAGES))
     done = subprocess.run(
         [sys.executable, "-c", probe, str(root), json.dumps(names)],
-        capture_output=True, text=True, timeout=300, cwd=root,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=root,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout.splitlines()[-1])
