@@ -1,0 +1,61 @@
+"""The gallery: presenters that come with the weights. All of them are synthetic people."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from models.checkpoints import WEIGHTS_ROOT
+
+
+@dataclass(frozen=True)
+class Avatar:
+    """A shipped presenter: name, reference picture, the preset whose weights know it, a line about it."""
+
+    name: str
+    picture: Path
+    preset: str
+    description: str
+    prompt: str
+
+
+def list_avatars(root: Path = WEIGHTS_ROOT) -> list[Avatar]:
+    """All presenters of all shipped presets, in the gallery's order."""
+    avatars = []
+    for index in sorted(root.glob("*/gallery/gallery.json")):
+        for entry in json.loads(index.read_text()):
+            avatars.append(
+                Avatar(
+                    name=entry["name"],
+                    picture=index.parent / entry["picture"],
+                    preset=index.parent.parent.name,
+                    description=entry["description"],
+                    prompt=entry["prompt"],
+                )
+            )
+    return avatars
+
+
+def find_avatar(name: str) -> Avatar:
+    """Presenter by name.
+
+    Raises:
+        ValueError: if there is none of that name.
+    """
+    avatars = list_avatars()
+    for avatar in avatars:
+        if avatar.name == name:
+            return avatar
+    raise ValueError(f"unknown avatar {name!r}; there are {', '.join(avatar.name for avatar in avatars) or 'none'}")
+
+
+def load_picture(avatar: Avatar) -> Tensor:
+    """Reference picture as float32 [3, H, W] in 0 … 1."""
+    pixels = np.asarray(Image.open(avatar.picture).convert("RGB"))
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255

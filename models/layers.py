@@ -1,0 +1,207 @@
+"""Layers of the diffusion transformers: RoPE, attention, and the block that both of them stack.
+
+Tokens keep the layout [B, T, S, D] between layers: T latent frames of S = h·w tokens.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from kernels.attention import attention
+from models.configs import TransformerConfig
+
+Grid = tuple[int, int, int]  # latent frames, token rows, token columns
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm over the last dimension, with a learned gain."""
+
+    def __init__(self, width: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, (x.shape[-1],), self.gain, self.eps)
+
+
+def timestep_embedding(timesteps: Tensor, dim: int) -> Tensor:
+    """Sinusoidal embedding [..., dim] of timesteps in 0 … 1 (Vaswani et al., scaled by 1000)."""
+    half = dim // 2
+    frequencies = torch.exp(-math.log(1e4) * torch.arange(half, device=timesteps.device) / half)
+    angles = timesteps[..., None] * 1000 * frequencies
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+def rope_3d(grid: Grid, head_dim: int, device: torch.device, base: float = 100.0) -> tuple[Tensor, Tensor]:
+    """Cosines and sines [T·h·w, head_dim / 2] of 3D rotary embedding; time, rows, columns share 2 : 3 : 3."""
+    time_dim, space_dim = head_dim // 4, head_dim * 3 // 8
+
+    def angles(positions: Tensor, dim: int) -> Tensor:
+        return positions.flatten()[:, None] * base ** (-torch.arange(0, dim, 2, device=device) / dim)
+
+    t, y, x = torch.meshgrid(*(torch.arange(size, device=device).float() for size in grid), indexing="ij")
+    all_angles = torch.cat([angles(t, time_dim), angles(y, space_dim), angles(x, space_dim)], dim=1)
+    return all_angles.cos(), all_angles.sin()
+
+
+def apply_rope(x: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
+    """Rotate x [B, N, L, d] by the angles of its positions (halves are the pairs)."""
+    cos, sin = (part.to(x.dtype) for part in rope)
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
+
+
+class SelfAttention(nn.Module):
+    """3D self-attention with q/k RMSNorm and RoPE, over all tokens or over shifted windows of the picture.
+
+    A window spans all latent frames, so that every layer reads identity from the prefix (§3.2). Every second
+    layer shifts its windows by half of one. `config.prefix_causal` keeps the prefix from seeing the new latents.
+    """
+
+    def __init__(self, config: TransformerConfig, shifted: bool) -> None:
+        super().__init__()
+        self.config = config
+        self.shifted = shifted
+        self.qkv = nn.Linear(config.width, 3 * config.width, bias=False)
+        self.out = nn.Linear(config.width, config.width)
+        self.q_norm, self.k_norm = RMSNorm(config.head_dim), RMSNorm(config.head_dim)
+
+    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], grid: Grid, prefix: int) -> Tensor:
+        """x [B, T, S, D] → the same shape; `prefix` latent frames at the front are clean."""
+        frames, height, width = grid
+        q, k, v = rearrange(self.qkv(x), "b t s (three n d) -> three b n (t s) d", three=3, n=self.config.heads)
+        q, k = apply_rope(self.q_norm(q), rope), apply_rope(self.k_norm(k), rope)
+        window = self.config.attention_window
+        prefix = prefix if self.config.prefix_causal else 0
+        if window is None or (window >= height and window >= width):
+            y = attention(q, k, v, prefix_length=prefix * height * width)
+            return self.out(rearrange(y, "b n (t s) d -> b t s (n d)", t=frames))
+        q, k, v = (self._to_windows(a, grid, window) for a in (q, k, v))
+        y = attention(q, k, v, prefix_length=prefix * window * window)
+        return self.out(self._from_windows(y, grid, window))
+
+    def _to_windows(self, x: Tensor, grid: Grid, window: int) -> Tensor:
+        frames, height, width = grid
+        x = rearrange(x, "b n (t y x) d -> b n t y x d", t=frames, y=height)
+        if self.shifted:
+            x = x.roll((-(window // 2), -(window // 2)), dims=(3, 4))
+        return rearrange(x, "b n t (y p) (x q) d -> (b y x) n (t p q) d", p=window, q=window)
+
+    def _from_windows(self, x: Tensor, grid: Grid, window: int) -> Tensor:
+        frames, height, width = grid
+        x = rearrange(
+            x, "(b y x) n (t p q) d -> b t (y p) (x q) (n d)", y=height // window, x=width // window, t=frames, p=window
+        )
+        if self.shifted:
+            x = x.roll((window // 2, window // 2), dims=(2, 3))
+        return rearrange(x, "b t y x c -> b t (y x) c")
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What cross-attention reads: text [B, Lt, Dt]; audio [B, A, T, K, Da] (A sound streams, K tokens a latent);
+    stream_index [B, S] int64, the stream of each token of the picture, or None when A = 1."""
+
+    text: Tensor
+    audio: Tensor
+    stream_index: Tensor | None = None
+
+
+def select_stream(values: Tensor, stream_index: Tensor | None) -> Tensor:
+    """Values [B, A, T, …] of A sound streams → [B, T, S or 1, …], each token with those of its own stream."""
+    if stream_index is None:
+        return values[:, 0].unsqueeze(2)
+    batch = torch.arange(values.shape[0], device=values.device)[:, None]
+    return values[batch, stream_index].transpose(1, 2)
+
+
+class DualCrossAttention(nn.Module):
+    """Decoupled cross-attention, Eq. 4: CA(x, text) + CA(x, audio), the audio with keys and values of its own."""
+
+    def __init__(self, config: TransformerConfig, text_width: int, audio_width: int) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.norm = nn.LayerNorm(config.width)
+        self.q = nn.Linear(config.width, config.width, bias=False)
+        self.text_kv = nn.Linear(text_width, 2 * config.width, bias=False)
+        self.audio_kv = nn.Linear(audio_width, 2 * config.width, bias=False)
+        self.out = nn.Linear(config.width, config.width)
+        self.q_norm, self.text_k_norm, self.audio_k_norm = (RMSNorm(config.head_dim) for _ in range(3))
+        nn.init.zeros_(self.out.weight)
+
+    def forward(self, x: Tensor, conditions: Conditions) -> Tensor:
+        """x [B, T, S, D] → the residual of the same shape."""
+        batch, frames = x.shape[:2]
+        q = self.q_norm(rearrange(self.q(self.norm(x)), "b t s (n d) -> b t n s d", n=self.heads))
+        text_k, text_v = rearrange(self.text_kv(conditions.text), "b l (two n d) -> two b n l d", two=2, n=self.heads)
+        flat_q = rearrange(q, "b t n s d -> b n (t s) d")
+        from_text = rearrange(
+            attention(flat_q, self.text_k_norm(text_k), text_v), "b n (t s) d -> b t s (n d)", t=frames
+        )
+        audio_kv = rearrange(
+            self.audio_kv(conditions.audio), "b a t k (two n d) -> two a (b t) n k d", two=2, n=self.heads
+        )
+        frame_q = rearrange(q, "b t n s d -> (b t) n s d")
+        streams = [attention(frame_q, self.audio_k_norm(k), v) for k, v in zip(audio_kv[0], audio_kv[1], strict=True)]
+        from_audio = rearrange(torch.stack(streams), "a (b t) n s d -> b a t s (n d)", b=batch)
+        if conditions.stream_index is None:
+            heard = from_audio[:, 0]
+        else:
+            index = conditions.stream_index[:, None, None, :, None].expand(-1, 1, frames, -1, from_audio.shape[-1])
+            heard = from_audio.gather(1, index)[:, 0]
+        return self.out(from_text + heard)
+
+
+class Block(nn.Module):
+    """DiT block: AdaLN self-attention, optional decoupled cross-attention, AdaLN MLP.
+
+    The modulation is one projection shared by all blocks plus a table of the block's own.
+    """
+
+    def __init__(self, config: TransformerConfig, index: int, text_width: int = 0, audio_width: int = 0) -> None:
+        super().__init__()
+        hidden = int(config.width * config.mlp_ratio)
+        self.width = config.width
+        self.attention = SelfAttention(config, shifted=index % 2 == 1)
+        self.cross = DualCrossAttention(config, text_width, audio_width) if audio_width else None
+        self.mlp = nn.Sequential(
+            nn.Linear(config.width, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, config.width)
+        )
+        self.scale_shift_table = nn.Parameter(torch.randn(6, config.width) / config.width**0.5)
+        for last in (self.attention.out, self.mlp[2]):
+            nn.init.zeros_(last.get_parameter("weight"))
+
+    def forward(
+        self,
+        x: Tensor,
+        modulation: Tensor,
+        rope: tuple[Tensor, Tensor],
+        grid: Grid,
+        prefix: int,
+        conditions: Conditions | None = None,
+    ) -> Tensor:
+        """x [B, T, S, D], modulation [B, T, S or 1, 6, D] → x of the same shape."""
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = (modulation + self.scale_shift_table).unbind(-2)
+        y = F.layer_norm(x, (self.width,)) * (1 + scale_a) + shift_a
+        x = x + self.attention(y, rope, grid, prefix) * gate_a
+        if self.cross is not None and conditions is not None:
+            x = x + self.cross(x, conditions)
+        y = F.layer_norm(x, (self.width,)) * (1 + scale_m) + shift_m
+        return x + self.mlp(y) * gate_m
+
+
+def patchify(latents: Tensor) -> Tensor:
+    """Latents [B, C, T, H, W] → tokens [B, T, H/2·W/2, C·4]."""
+    return rearrange(latents, "b c t (y p) (x q) -> b t (y x) (c p q)", p=2, q=2)
+
+
+def unpatchify(tokens: Tensor, height: int, width: int) -> Tensor:
+    """Tokens [B, T, H/2·W/2, C·4] → latents [B, C, T, H, W]."""
+    return rearrange(tokens, "b t (y x) (c p q) -> b c t (y p) (x q)", y=height // 2, x=width // 2, p=2, q=2)

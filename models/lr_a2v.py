@@ -1,0 +1,106 @@
+"""LR-A2V (§3.1): the low-resolution audio-to-video diffusion transformer."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from models.configs import LRA2VConfig
+from models.layers import (
+    Block,
+    Conditions,
+    patchify,
+    rope_3d,
+    select_stream,
+    timestep_embedding,
+    unpatchify,
+)
+
+_REFERENCE, _MOTION, _NEW = 0, 1, 2
+_TIME_DIM = 128
+
+
+class LRA2V(nn.Module):
+    """Window [reference | m motion latents | n noisy latents] + sound + prompt + motion plan → denoised latents.
+
+    The reference enters twice: as the prefix that attention reads, and on the channels of every latent. The
+    output is reference + residual, so that what does not move costs nothing to learn.
+    """
+
+    def __init__(self, config: LRA2VConfig) -> None:
+        super().__init__()
+        self.config = config
+        width, audio_width = config.transformer.width, config.audio_width
+        self.input = nn.Linear(2 * config.latent_channels * 4, width)
+        self.roles = nn.Parameter(torch.randn(3, width) * 0.02)
+        self.time = nn.Sequential(nn.Linear(_TIME_DIM, width), nn.SiLU(), nn.Linear(width, width))
+        self.audio_position = nn.Parameter(torch.randn(config.audio_window, audio_width) * 0.02)
+        self.audio_pool = nn.Linear(config.audio_window * audio_width, width)
+        self.motion_pool = (
+            nn.Sequential(nn.Linear(4 * config.motion_dim, width), nn.SiLU(), nn.Linear(width, width))
+            if config.motion_dim
+            else None
+        )
+        self.modulation = nn.Linear(width, 6 * width)
+        self.condition_tokens = nn.Linear(width, width)
+        self.blocks = nn.ModuleList(
+            Block(config.transformer, index, config.text_width, audio_width)
+            for index in range(config.transformer.layers)
+        )
+        self.output_norm = nn.LayerNorm(width)
+        self.output = nn.Linear(width, config.latent_channels * 4)
+        for layer in (self.modulation, self.output):
+            nn.init.zeros_(layer.weight)
+
+    def forward(
+        self,
+        window: Tensor,
+        timesteps: Tensor,
+        new: int,
+        text: Tensor,
+        audio: Tensor,
+        motion: Tensor | None = None,
+        stream_index: Tensor | None = None,
+    ) -> Tensor:
+        """Predict the clean new latents.
+
+        Args:
+            window: [B, C, 1 + m + n, H, W]; the reference, motion latents, latents at their timesteps.
+            timesteps: [B, 1 + m + n] in 0 (noise) … 1 (clean).
+            new: n, latents to predict at the end of the window.
+            text: [B, Lt, text_width] prompt tokens.
+            audio: [B, A, 1 + m + n, audio_window, audio_width] sound tokens around each latent, of A streams.
+            motion: [B, 1 + m + n, 4, motion_dim], the motion plan of each latent's frames.
+            stream_index: [B, H/2·W/2] int64, the sound stream of each place in the picture; None when A is 1.
+
+        Returns:
+            denoised latents [B, C, n, H, W].
+        """
+        _, channels, frames, height, width = window.shape
+        reference = window[:, :, :1]
+        tokens = self.input(patchify(torch.cat([window, reference.expand_as(window)], dim=1)))
+        roles = torch.full((frames,), _MOTION, device=window.device)
+        roles[0], roles[frames - new :] = _REFERENCE, _NEW
+        audio = audio + self.audio_position
+        condition = self.audio_pool(rearrange(audio, "b a t k d -> b a t (k d)"))
+        if self.motion_pool is not None and motion is not None:
+            condition = condition + self.motion_pool(motion.flatten(2))[:, None]
+        condition = condition + self.time(timestep_embedding(timesteps, _TIME_DIM))[:, None]
+        modulation = self.modulation(F.silu(condition)).unflatten(-1, (6, -1))
+        modulation = select_stream(modulation, stream_index)
+        tokens = (
+            tokens + self.roles[roles][None, :, None] + select_stream(self.condition_tokens(condition), stream_index)
+        )
+
+        grid = (frames, height // 2, width // 2)
+        rope = rope_3d(grid, self.config.transformer.head_dim, window.device)
+        conditions = Conditions(text, audio, stream_index)
+        for block in self.blocks:
+            tokens = block(tokens, modulation, rope, grid, frames - new, conditions)
+        change = unpatchify(self.output(self.output_norm(tokens[:, frames - new :])), height, width)
+        if self.config.prediction == "denoised":
+            return reference + change
+        remaining = (1 - timesteps[:, None, frames - new :, None, None]).to(change.dtype)
+        return window[:, :, frames - new :] + remaining * change

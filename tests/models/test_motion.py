@@ -1,0 +1,42 @@
+import numpy as np
+import pytest
+
+from models.motion import MOTION_CHANNELS, MotionPlanner, motion_frames
+
+
+def test_plan_does_not_depend_on_how_it_is_cut():
+    planner = MotionPlanner(seed=5)
+    parts = np.concatenate([planner.frames(n) for n in (1, 7, 12, 80)])
+    assert np.array_equal(parts, motion_frames(5, 0, 100))
+
+
+def test_plan_an_hour_in_is_like_the_plan_at_the_start():
+    early, late = motion_frames(3, 0, 4000), motion_frames(3, 90_000, 4000)
+    assert np.allclose(early.std(0), late.std(0), atol=0.03)
+    assert np.isfinite(late).all()
+
+
+def test_presenter_blinks_and_moves_its_head():
+    plan = dict(zip(MOTION_CHANNELS, motion_frames(11, 0, 25 * 60).T, strict=True))
+    closed = plan["blink"] > 0.5
+    blinks = int((closed[1:] & ~closed[:-1]).sum())
+    assert 8 <= blinks <= 40
+    assert 0.02 < plan["yaw"].std() < 0.15
+    assert plan["brow"].min() >= 0
+
+
+def test_motion_is_smooth():
+    plan = dict(zip(MOTION_CHANNELS, motion_frames(2, 0, 2000).T, strict=True))
+    for name in ("yaw", "pitch", "roll", "breath"):
+        assert np.abs(np.diff(plan[name])).max() < 0.12, name
+
+
+def test_no_energy_is_a_still_head():
+    still = motion_frames(2, 0, 100, energy=0)
+    assert np.abs(still[:, :3]).max() == 0
+
+
+@pytest.mark.parametrize("bad", [{"count": 0}, {"count": 1, "energy": 3}])
+def test_bad_requests_are_refused(bad):
+    with pytest.raises(ValueError, match="must be"):
+        motion_frames(0, 0, **bad)

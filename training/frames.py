@@ -1,0 +1,63 @@
+"""Frames for training: takes decoded once into memory-mapped files, and random crops of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+
+from models.pose import INNER_LIPS, OUTER_LIPS
+
+
+@dataclass(frozen=True)
+class TakeFrames:
+    """One rendered take. Its frames are decoded at first use into `<name>.frames.npy` beside it."""
+
+    path: Path  # of the .mp4
+
+    @property
+    def name(self) -> str:
+        return self.path.stem
+
+    @property
+    def heldout(self) -> bool:
+        return self.name.startswith("heldout")
+
+    @cached_property
+    def frames(self) -> np.ndarray:
+        """uint8 [T, H, W, 3], memory-mapped."""
+        cache = self.path.with_suffix(".frames.npy")
+        if not cache.is_file():
+            with av.open(str(self.path)) as container:
+                decoded = np.stack([f.to_ndarray(format="rgb24") for f in container.decode(video=0)])
+            partial = cache.with_suffix(".partial.npy")
+            np.save(partial, decoded)
+            partial.replace(cache)
+        return np.load(cache, mmap_mode="r")
+
+    @cached_property
+    def keypoints(self) -> np.ndarray:
+        """float32 [T, 143, 3]."""
+        with np.load(self.path.with_suffix(".npz")) as arrays:
+            return arrays["keypoints"].astype(np.float32)
+
+    @cached_property
+    def mouth(self) -> np.ndarray:
+        """Centre of the lips, float32 [T, 2], x and y in parts of the picture."""
+        return self.keypoints[:, OUTER_LIPS.start : INNER_LIPS.stop, :2].mean(1)
+
+
+def takes(folder: Path, heldout: bool) -> list[TakeFrames]:
+    """Finished takes of a data folder."""
+    found = [TakeFrames(path) for path in sorted(folder.glob("**/*.mp4")) if path.with_suffix(".json").is_file()]
+    return [take for take in found if take.heldout == heldout and not take.name.endswith(".partial")]
+
+
+def half_size(frames: np.ndarray) -> np.ndarray:
+    """uint8 [T, H, W, 3] → [T, H/2, W/2, 3], averaged."""
+    height, width = frames.shape[1] // 2, frames.shape[2] // 2
+    return np.stack([cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA) for frame in frames])

@@ -1,0 +1,147 @@
+"""Stage 0: the speech encoder, from sound to the face actions of its visemes.
+
+    python -m training.train_audio training/configs/audio.yaml speech=CORPUS out=RUN
+
+Speech is cheap where pictures are not: an hour of it trains the encoder before any frame is rendered.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.checkpoints import save_component
+from models.conditions import MEL_CONTEXT_SAMPLES, SAMPLES_PER_FRAME, AudioEncoder
+from models.presets import preset
+from training.config import parse_run
+from training.loop import LoopConfig, TrainingRun
+from training.synthetic.speech import load_corpus
+from training.synthetic.visemes import FACE_INDEX, viseme_track
+from training.synthetic.voices import resample
+from training.train_lr_a2v import correlation
+
+
+@dataclass(frozen=True)
+class AudioRun:
+    speech: Path
+    out: Path
+    preset: str = "presenter-256"
+    batch: int = 32
+    segment_frames: int = 50
+    speeds: tuple[float, ...] = (0.87, 1.0, 1.15)
+    gain: float = 0.25  # deviation of the log-mel's level, in its own units (4 nepers of power)
+    noise: float = 0.2
+    mask_share: float = 0.12
+    closure_weight: float = 1.0
+    loop: LoopConfig = field(default_factory=LoopConfig)
+
+
+@dataclass
+class Utterance:
+    """mels float16 [4·(context + F), bins], shifted by the look-ahead; face [F, 52]; closure [F]; its voice."""
+
+    mels: Tensor
+    face: Tensor
+    closure: Tensor
+    voice: str
+
+
+def utterances(run: AudioRun, encoder: AudioEncoder, split: str, speeds: tuple[float, ...]) -> list[Utterance]:
+    """Clips of one split of the corpus, with silence around them, at several speeds."""
+    config = encoder.config
+    found = []
+    for clip in load_corpus(run.speech, split):
+        for speed in speeds:
+            samples = resample(clip.samples, int(16_000 * speed), 16_000) if speed != 1 else clip.samples
+            frames = -(-len(samples) // SAMPLES_PER_FRAME) + 16
+            sound = np.zeros(frames * SAMPLES_PER_FRAME, np.float32)
+            sound[8 * SAMPLES_PER_FRAME :][: len(samples)] = samples
+            phones = [(p.name, p.start_s / speed + 8 / 25, p.duration_s / speed) for p in clip.phones]
+            face, closure = viseme_track(phones, frames)
+            before = MEL_CONTEXT_SAMPLES + config.context_frames * SAMPLES_PER_FRAME
+            ahead = config.look_ahead_frames * SAMPLES_PER_FRAME
+            mels = encoder.log_mel(F.pad(torch.from_numpy(sound), (before, ahead))[None])[0]
+            mels = mels[4 * config.look_ahead_frames :]
+            found.append(Utterance(mels.half(), torch.from_numpy(face), torch.from_numpy(closure), clip.voice))
+    return found
+
+
+class Segments:
+    """Random segments of utterances, with changes of level, colour and noise."""
+
+    def __init__(self, sources: list[Utterance], run: AudioRun, context_frames: int) -> None:
+        self.sources = [u for u in sources if len(u.face) > run.segment_frames]
+        self.run, self.context = run, context_frames
+        lengths = np.array([len(u.face) for u in self.sources], float)
+        self.shares = lengths / lengths.sum()
+        self.rng = np.random.default_rng(run.loop.seed)
+
+    def batch(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Mels [B, 4·(context + S), bins], face [B, S, 52], closure [B, S]."""
+        run, length = self.run, self.run.segment_frames
+        rows = []
+        for index in self.rng.choice(len(self.sources), run.batch, p=self.shares):
+            source = self.sources[index]
+            start = int(self.rng.integers(len(source.face) - length + 1))
+            mels = source.mels[4 * start : 4 * (start + length + self.context)].float()
+            rows.append((mels, source.face[start : start + length], source.closure[start : start + length]))
+        mels, face, closure = (torch.stack(column) for column in zip(*rows, strict=True))
+        level = run.gain * torch.randn(run.batch, 1, 1) + 0.6 * run.gain * smooth_colour(run.batch, mels.shape[2])
+        floor = -1.9 + 1.2 * torch.rand(run.batch, 1, 1)  # background noise hides what is below it
+        mels = torch.logaddexp(4 * (mels + level), 4 * (floor + 0.25 * torch.randn_like(mels))) / 4
+        mels = mels + run.noise * torch.rand(run.batch, 1, 1) * torch.randn_like(mels)
+        return mels * (torch.rand(run.batch, 1, mels.shape[2]) > run.mask_share), face, closure
+
+
+def smooth_colour(batch: int, bins: int) -> Tensor:
+    """Smooth random curves over the bins, [batch, 1, bins], unit deviation: microphones and rooms."""
+    return F.interpolate(torch.randn(batch, 1, 8), size=bins, mode="linear", align_corners=True)
+
+
+def main() -> None:
+    run = parse_run(AudioRun, "Train the speech encoder.")
+    config = preset(run.preset).audio
+    torch.manual_seed(run.loop.seed)
+    torch.set_num_threads(run.loop.threads)
+    encoder = AudioEncoder(config)
+    sources = utterances(run, encoder, "train", run.speeds)
+    held_out = utterances(run, encoder, "heldout", (1.0,))
+    faces = torch.cat([u.face for u in sources])
+    deviation, mean = faces.std(0), faces.mean(0)
+    active = deviation > 0.01
+    seconds = sum(len(u.face) for u in sources) / 25
+    print(f"{seconds / 60:.1f} min of speech at all speeds, {int(active.sum())} active actions", flush=True)
+    segments = Segments(sources, run, config.context_frames)
+    training = TrainingRun(run.out, encoder, run.loop)
+    jaw = FACE_INDEX["jawOpen"]
+
+    def loss_of_step() -> tuple[Tensor, dict[str, float]]:
+        mels, face, closure = segments.batch()
+        error = (encoder.face_head(encoder(mels)) - (face - mean) / deviation.clamp_min(0.02))[..., active]
+        return (error.square() * (1 + run.closure_weight * closure[..., None])).mean(), {}
+
+    def report(model: nn.Module) -> dict[str, float]:
+        rows: dict[str, list[float]] = {}
+        for u in held_out:
+            mels = u.mels.float()[None]
+            found = model.face_head(model(mels))[0]
+            wanted = (u.face - mean) / deviation.clamp_min(0.02)
+            rows.setdefault("r_jaw_" + u.voice, []).append(correlation(found[:, jaw], wanted[:, jaw]))
+            rows.setdefault("error", []).append(float((found - wanted)[:, active].square().mean()))
+        return {name: float(np.mean(values)) for name, values in rows.items()}
+
+    training.train(loss_of_step, report)
+    with torch.no_grad():  # the saved head gives plain action values
+        scale = torch.where(active, deviation.clamp_min(0.02), torch.zeros_like(deviation))
+        training.ema.face_head.weight.mul_(scale[:, None])
+        training.ema.face_head.bias.mul_(scale).add_(mean)
+    save_component(run.out / "weights", "audio", training.ema)
+
+
+if __name__ == "__main__":
+    main()

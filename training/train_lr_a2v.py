@@ -1,0 +1,257 @@
+"""Stages 2 and 4: LR-A2V by flow matching (Eq. 1–3), then on the few steps that serve.
+
+    python -m training.train_lr_a2v training/configs/lr_a2v.yaml latents=LATENTS out=RUN
+    python -m training.train_lr_a2v training/configs/lr_few_step.yaml latents=LATENTS out=RUN2 start=RUN/weights
+
+The second stage is the first with every timestep on the grid of the serving sampler and a falling rate: with
+the motion plan given, little is left to chance, and the conditional mean of one step is sharp.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from models.checkpoints import load_component, save_component
+from models.conditions import TextEncoder
+from models.configs import Preset
+from models.lr_a2v import LRA2V
+from models.pose import EYES
+from models.presets import preset
+from models.sampling import noised
+from training.config import parse_run
+from training.latents import LIPS, TakeLatents, aperture, audio_windows, load_latents, region_weights
+from training.loop import LoopConfig, TrainingRun
+
+
+@dataclass(frozen=True)
+class LRA2VRun:
+    """`timestep_grid` > 0 draws t from 0, 1/grid, …; 0 draws half at 0 and half logit-normal(-0.5)."""
+
+    latents: Path
+    out: Path
+    preset: str = "presenter-256"
+    start: str = ""
+    batch: int = 6
+    timestep_grid: int = 0
+    drop_text: float = 0.1
+    drop_audio: float = 0.1
+    drop_motion_latents: float = 0.2
+    neutral_reference: float = 0.8
+    motion_noise: float = 0.35
+    token_noise: float = 0.15
+    mouth_weight: float = 8.0
+    eye_weight: float = 3.0
+    lip_weight: float = 0.25
+    loop: LoopConfig = field(default_factory=LoopConfig)
+
+
+class Conditioned(nn.Module):
+    """LR-A2V and the prompt encoder, which learn together."""
+
+    def __init__(self, config: Preset) -> None:
+        super().__init__()
+        self.lr_a2v, self.text = LRA2V(config.lr_a2v), TextEncoder(config.text)
+
+
+@dataclass
+class Batch:
+    """clean [B, C, m + n, h, w]; reference [B, C, 1, h, w]; audio [B, 1, 1 + m + n, K, D]; motion
+    [B, 1 + m + n, 4, M]; weights [B, n, h, w]; corners [B, n, 2] of the lip crops; prompts."""
+
+    clean: Tensor
+    reference: Tensor
+    audio: Tensor
+    motion: Tensor
+    weights: Tensor
+    corners: Tensor
+    prompts: list[str]
+
+    def to(self, device: str) -> Batch:
+        moved = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in vars(self).items()}
+        return Batch(**moved)
+
+
+CROP_ROWS, CROP_COLUMNS = 5, 6
+
+
+class Windows:
+    """Draws windows of latents with everything that LR-A2V is given."""
+
+    def __init__(self, takes: list[TakeLatents], run: LRA2VRun, config: Preset, seed: int, augment: bool) -> None:
+        self.takes, self.run, self.config, self.augment = takes, run, config, augment
+        self.rng = np.random.default_rng(seed)
+
+    def batch(self, size: int, motion_latents: int, new: int) -> Batch:
+        rows = [self._window(motion_latents, new) for _ in range(size)]
+        columns = list(zip(*rows, strict=True))
+        return Batch(*(torch.stack(column) for column in columns[:-1]), prompts=list(columns[-1]))
+
+    def _window(self, motion_latents: int, new: int) -> tuple:
+        rng, run = self.rng, self.run
+        take = self.takes[rng.integers(len(self.takes))]
+        first = int(rng.integers(motion_latents, take.latents - new + 1))
+        start, count = first - motion_latents, motion_latents + new
+        tensors = take.tensors
+        frames = slice(4 * start, 4 * (start + count))
+        audio = audio_windows(tensors["tokens"], start, count, self.config.lr_a2v.audio_window)
+        motion = tensors["motion"][frames].unflatten(0, (-1, 4))
+        reference, reference_motion = take.reference["lr"].float(), torch.zeros_like(motion[:1])
+        prompt = take.prompt
+        if self.augment:
+            audio = audio + run.token_noise * rng.random() * torch.randn_like(audio)
+            audio = audio * float(rng.random() >= run.drop_audio)
+            prompt = prompt if rng.random() >= run.drop_text else ""
+            if rng.random() >= run.neutral_reference:
+                pick = rng.integers(tensors["reference_lr"].shape[1])
+                reference = tensors["reference_lr"][:, pick : pick + 1].float()
+                reference_motion = tensors["reference_motion"][pick].expand_as(reference_motion)
+        keypoints = tensors["keypoints"][4 * first : 4 * (first + new)]
+        size = self.config.lr_latent_size[0]
+        weights = 1 + run.mouth_weight * region_weights(keypoints, LIPS, size, 1.6)
+        weights = weights + run.eye_weight * region_weights(keypoints, EYES, size, 3.0)
+        return (
+            tensors["lr"][:, start : start + count].float(),
+            reference,
+            torch.cat([torch.zeros_like(audio[:1]), audio])[None],
+            torch.cat([reference_motion, motion]),
+            weights,
+            lip_corners(keypoints, size),
+            prompt,
+        )
+
+
+def lip_corners(keypoints: Tensor, size: int) -> Tensor:
+    """Keypoints [4T, 143, 3] → top-left cells (row, column) [T, 2] of lip crops on a grid of size × size."""
+    centres = keypoints[:, LIPS, :2].mean(1).unflatten(0, (-1, 4)).mean(1) * size
+    corner = torch.stack([centres[:, 1] - CROP_ROWS / 2, centres[:, 0] - CROP_COLUMNS / 2], dim=1).round()
+    return corner.clamp_min(0).minimum(torch.tensor([size - CROP_ROWS, size - CROP_COLUMNS])).long()
+
+
+def lip_crops(latents: Tensor, corners: Tensor) -> Tensor:
+    """Latents [B, C, n, h, w], corners [B, n, 2] → [B, n, C·rows·columns]."""
+    rows = corners[..., 0, None] + torch.arange(CROP_ROWS, device=latents.device)
+    columns = corners[..., 1, None] + torch.arange(CROP_COLUMNS, device=latents.device)
+    batch = torch.arange(len(latents), device=latents.device)[:, None, None, None]
+    frame = torch.arange(latents.shape[2], device=latents.device)[None, :, None, None]
+    crops = latents.permute(0, 2, 3, 4, 1)[batch, frame, rows[..., :, None], columns[..., None, :]]
+    return crops.flatten(2)
+
+
+def fit_lip_probe(takes: list[TakeLatents], size: int, penalty: float = 300.0) -> tuple[Tensor, float]:
+    """Ridge regression from lip crops of latents to the apertures of their four frames, in deviations.
+
+    Returns:
+        weights [C·rows·columns, 4], and the correlation on the takes it was fitted on.
+    """
+    crops, targets = [], []
+    for take in takes:
+        keypoints = take.tensors["keypoints"]
+        crops.append(lip_crops(take.tensors["lr"].float()[None], lip_corners(keypoints, size)[None])[0])
+        targets.append(aperture(keypoints).view(-1, 4))
+    x, y = torch.cat(crops), torch.cat(targets)
+    x, y = x - x.mean(0), (y - y.mean(0)) / y.std()
+    weights = torch.linalg.solve(x.T @ x + penalty * torch.eye(x.shape[1]), x.T @ y)
+    return weights, correlation(x @ weights, y)
+
+
+def correlation(a: Tensor, b: Tensor) -> float:
+    """Pearson correlation of two tensors of one shape."""
+    return float(torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1])
+
+
+def predict(model: Conditioned, batch: Batch, new: int, t: Tensor, motion_noise: float = 0.0) -> Tensor:
+    """Noise the new latents to t [B] (Eq. 1), keep reference and motion clean (Eq. 6), predict them."""
+    clean = batch.clean[:, :, -new:]
+    motion = batch.clean[:, :, :-new]
+    if motion_noise:
+        share = torch.rand(len(t), 1, 1, 1, 1, device=t.device)
+        motion = motion + motion_noise * share * (torch.rand_like(share) < 0.6) * torch.randn_like(motion)
+    window = torch.cat([batch.reference, motion, noised(clean, torch.randn_like(clean), t)], dim=2)
+    timesteps = torch.cat([t.new_ones(len(t), window.shape[2] - new), t[:, None].expand(-1, new)], dim=1)
+    text = model.text(model.text.tokenize(batch.prompts).to(t.device))
+    return model.lr_a2v(window, timesteps, new, text, batch.audio, batch.motion)
+
+
+def make_report(windows: Windows, probe: Tensor) -> Callable[[nn.Module], dict[str, float]]:
+    """Held-out figures of one step from noise: error (all, mouth), apertures with true and with shuffled sound."""
+    new = windows.config.chunk_latents
+    batches = [windows.batch(24, 1, new) for _ in range(2)]
+
+    def report(model: nn.Module) -> dict[str, float]:
+        torch.manual_seed(1)
+        rows = []
+        for batch in batches:
+            clean = batch.clean[:, :, -new:]
+            truth = lip_crops(clean, batch.corners) @ probe
+            zero = torch.zeros(len(clean))
+            denoised = predict(model, batch, new, zero)
+            shuffled = predict(model, Batch(**{**vars(batch), "audio": batch.audio.roll(1, 0)}), new, zero)
+            error = (denoised - clean).square().mean(1)
+            mouth = batch.weights - 1
+            still = (batch.reference - clean).square().mean(1)
+            lips, lips_shuffled = (lip_crops(x, batch.corners) @ probe for x in (denoised, shuffled))
+            rows.append(
+                {
+                    "error": float(error.mean()),
+                    "error_face": float((error * mouth).sum() / mouth.sum()),
+                    "reference_face": float((still * mouth).sum() / mouth.sum()),
+                    "lips_r": correlation(lips, truth),
+                    "lips_r_shuffled": correlation(lips_shuffled, truth),
+                    "lips_amplitude": float(lips.std() / truth.std()),
+                }
+            )
+        return {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
+
+    return report
+
+
+def main() -> None:
+    run = parse_run(LRA2VRun, "Train LR-A2V.")
+    config = preset(run.preset)
+    torch.manual_seed(run.loop.seed)
+    device = run.loop.device
+    training_takes, held_out = load_latents(run.latents, heldout=False), load_latents(run.latents, heldout=True)
+    model = Conditioned(config)
+    if run.start:
+        load_component(Path(run.start), "lr_a2v", model.lr_a2v)
+        load_component(Path(run.start), "text", model.text)
+    model.to(device)
+    probe, fit = fit_lip_probe(training_takes, config.lr_latent_size[0])
+    print(f"takes {len(training_takes)}, held out {len(held_out)}, lip probe r {fit:.3f}", flush=True)
+    windows = Windows(training_takes, run, config, run.loop.seed + 1, augment=True)
+    report = make_report(Windows(held_out, run, config, 7, augment=False), probe)
+    training = TrainingRun(run.out, model, run.loop)
+    probe_there = probe.to(device)
+    rng = np.random.default_rng(run.loop.seed + training.step)
+
+    def draw_timesteps() -> Tensor:
+        if run.timestep_grid:
+            return torch.randint(run.timestep_grid, (run.batch,), device=device) / run.timestep_grid
+        t = torch.sigmoid(torch.randn(run.batch, device=device) - 0.5)
+        return torch.where(torch.rand(run.batch, device=device) < 0.5, torch.zeros_like(t), t)
+
+    def loss_of_step() -> tuple[Tensor, dict[str, float]]:
+        new = config.chunk_latents if rng.random() < 0.8 else int(rng.integers(1, 7))
+        motion_latents = 0 if rng.random() < run.drop_motion_latents else config.motion_latents
+        batch = windows.batch(run.batch, motion_latents, new).to(device)
+        t = draw_timesteps()
+        denoised = predict(model, batch, new, t, run.motion_noise)
+        error = denoised - batch.clean[:, :, -new:]
+        scale = 1 / (1 - t).clamp_min(0.25)
+        pixels = (error.square().mean(1) * batch.weights * scale[:, None, None, None]).mean()
+        lips = ((lip_crops(error, batch.corners) @ probe_there).square().mean((1, 2)) * scale).mean()
+        return pixels + run.lip_weight * lips, {"pixels": float(pixels.detach()), "lips": float(lips.detach())}
+
+    training.train(loss_of_step, report)
+    save_component(run.out / "weights", "lr_a2v", training.ema.lr_a2v)
+    save_component(run.out / "weights", "text", training.ema.text)
+
+
+if __name__ == "__main__":
+    main()
