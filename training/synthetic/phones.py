@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -18,20 +19,22 @@ _VARIANTS = {
     "HV": "HH", "WH": "W", "Q": SILENCE, "GS": SILENCE,
 }  # fmt: skip
 
-# espeak-ng phoneme mnemonics (English voices), without stress and length marks that carry no shape.
-# A value of several phones shares the time of the one.
-_ESPEAK = {
-    "a": "AE", "aa": "AE", "a#": "AH", "@": "AH", "@2": "AH", "@5": "UH", "@L": "AH L", "3": "ER",
-    "3:": "ER", "A:": "AA", "A": "AA", "A@": "AA R", "0": "AA", "02": "AA", "O": "AO", "O:": "AO",
-    "O2": "AO", "O@": "AO R", "o@": "AO R", "oU": "OW", "OI": "OY", "aI": "AY", "aU": "AW",
-    "aI@": "AY AH", "aI3": "AY ER", "aU@": "AW AH", "eI": "EY", "e@": "EH R", "E": "EH", "I": "IH",
-    "I2": "IH", "I#": "IH", "i": "IY", "i:": "IY", "i@": "IH AH", "i@3": "IH R", "U": "UH", "U@": "UH R",
-    "u:": "UW", "u": "UW", "V": "AH", "VR": "AH R", "b": "B", "d": "D", "f": "F", "g": "G", "h": "HH",
-    "j": "Y", "k": "K", "l": "L", "m": "M", "n": "N", "N": "NG", "p": "P", "r": "R", "r-": "R", "s": "S",
-    "t": "T", "t#": "D", "t2": "T", "v": "V", "w": "W", "z": "Z", "S": "SH", "Z": "ZH", "tS": "CH",
-    "dZ": "JH", "T": "TH", "D": "DH", "?": SILENCE, "n-": "N", "l-": "L", "@-": "AH", "m-": "M",
-    "r/": "R", "L": "L", "x": "K", "e": "EH", "o": "AO", "y": "UW", "W": "W",
+# IPA to the nearest English phones, for espeak-ng and hibari (whose letters A I W Y O Q ᵊ ᵻ ʤ ʧ are its own)
+# and, roughly, for Spanish, French, Italian and Russian. Longest match first; what is not here is a mark.
+_IPA = {
+    "aɪ": "AY", "aʊ": "AW", "eɪ": "EY", "ɔɪ": "OY", "oʊ": "OW", "əʊ": "OW", "ɪə": "IH AH", "eə": "EH AH",
+    "ʊə": "UH AH", "tʃ": "CH", "dʒ": "JH", "ts": "T S", "dz": "D Z", "ɜː": "ER", "əl": "AH L",
+    "iə": "IY AH", "A": "EY", "I": "AY", "W": "AW", "Y": "OY", "O": "OW", "Q": "OW", "ʤ": "JH", "ʧ": "CH",
+    "ʦ": "T S", "a": "AA", "ɐ": "AH", "ɑ": "AA", "ɒ": "AA", "æ": "AE", "ʌ": "AH", "ə": "AH", "ᵊ": "AH",
+    "ɚ": "ER", "ɜ": "ER", "ɝ": "ER", "e": "EY", "ɛ": "EH", "i": "IY", "ɪ": "IH", "ᵻ": "IH", "ɨ": "IH",
+    "y": "UW", "u": "UW", "ʊ": "UH", "ʉ": "UW", "o": "OW", "ɔ": "AO", "ø": "ER", "œ": "ER", "ɵ": "AH",
+    "ɘ": "IH", "b": "B", "β": "B", "d": "D", "f": "F", "ɡ": "G", "g": "G", "ɣ": "G", "h": "HH", "j": "Y",
+    "ʝ": "Y", "ɥ": "W", "k": "K", "c": "K", "x": "HH", "l": "L", "ɫ": "L", "ɭ": "L", "ʎ": "L", "m": "M",
+    "n": "N", "ɲ": "N", "ŋ": "NG", "p": "P", "r": "R", "ɹ": "R", "ɾ": "D", "ʁ": "R", "s": "S", "ʃ": "SH",
+    "ʂ": "SH", "ɕ": "SH", "t": "T", "θ": "TH", "ð": "DH", "v": "V", "ʋ": "V", "w": "W", "z": "Z", "ʒ": "ZH",
+    "ʐ": "ZH", "ç": "HH", "T": "D",
 }  # fmt: skip
+_IPA_PATTERN = re.compile("|".join(sorted(map(re.escape, _IPA), key=len, reverse=True)))
 
 
 class Phone(NamedTuple):
@@ -62,20 +65,9 @@ def arpabet(name: str) -> str:
     return plain
 
 
-def espeak_to_arpabet(mnemonic: str) -> tuple[str, ...]:
-    """ARPABET phones of one espeak-ng phoneme mnemonic; empty for marks of stress, length and word ends.
-
-    Raises:
-        ValueError: if the mnemonic is of no known phoneme.
-    """
-    plain = mnemonic.strip("'`,|%=_;~\"!")
-    if not plain:
-        return (SILENCE,) if "_" in mnemonic else ()
-    if plain == ":":
-        return ()
-    if plain not in _ESPEAK:
-        raise ValueError(f"unknown espeak phoneme {mnemonic!r}")
-    return tuple(_ESPEAK[plain].split())
+def ipa_to_arpabet(ipa: str) -> tuple[str, ...]:
+    """Nearest English ARPABET phones of an IPA string; stress, length and other marks give none."""
+    return tuple(name for match in _IPA_PATTERN.finditer(ipa) for name in _IPA[match.group()].split())
 
 
 def parse_phones(rows: Iterable[Sequence]) -> list[Phone]:
