@@ -16,6 +16,7 @@ import torch
 
 from streamer.audio_in import SampleReader, SoundSource
 from streamer.errors import InputError
+from streamer.flops import count_flops
 from streamer.mark import MarkStamp
 from streamer.video_out import SOUND_RATE_HZ, VideoWriter
 
@@ -212,10 +213,6 @@ def to_pictures(frames: torch.Tensor) -> np.ndarray:
 
 
 def count_gflop_per_frame(pipeline: Pipeline, state: Any, chunk_frames: int, frame_samples: int) -> float:
-    """Operations of one more chunk of silence, 10⁹ a frame; matrix products and convolutions, multiply and
-    add as two. `state` is used up."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with FlopCounterMode(display=False) as counter:
-        frames, _ = pipeline.step(torch.zeros(chunk_frames * frame_samples), state)
-    return counter.get_total_flops() / len(frames) / 1e9
+    """Operations of one more chunk of silence, 10⁹ a frame."""
+    silence = torch.zeros(chunk_frames * frame_samples)
+    return count_flops(lambda: pipeline.step(silence, state)) / chunk_frames / 1e9
