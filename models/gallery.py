@@ -57,5 +57,5 @@ def find_avatar(name: str) -> Avatar:
 
 def load_picture(avatar: Avatar) -> Tensor:
     """Reference picture as float32 [3, H, W] in 0 … 1."""
-    pixels = np.asarray(Image.open(avatar.picture).convert("RGB"))
-    return torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
+    pixels = np.array(Image.open(avatar.picture).convert("RGB"))
+    return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255

@@ -62,8 +62,8 @@ def tiny() -> Preset:
     """For tests: every part there, nothing large."""
     return Preset(
         name="tiny",
-        lr_size=(32, 32),
-        hr_size=(64, 64),
+        lr_size=(48, 48),
+        hr_size=(96, 96),
         vae=VAEConfig(encoder_width=8, trunk_width=16, trunk_blocks=2, frame_width=8, detail_width=8, detail_blocks=1),
         audio=AudioEncoderConfig(width=16),
         text=TextEncoderConfig(max_bytes=16, tokens=2, width=8),

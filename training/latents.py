@@ -65,7 +65,7 @@ def encode_take(take: TakeFrames, vae: CausalVAE, audio: AudioEncoder) -> dict[s
 
 def encode_reference(picture: Path, vae: CausalVAE, keypoints: Tensor) -> dict[str, Tensor]:
     """The neutral picture of a presenter; keypoints [143, 3] of it."""
-    pixels = np.asarray(Image.open(picture).convert("RGB"))[None]
+    pixels = np.array(Image.open(picture).convert("RGB"))[None]
     keypoints = keypoints.clone()
     keypoints[BACKGROUND] = background_points(to_tensor(pixels)[0], keypoints[:PERSON_POINTS])
     return {

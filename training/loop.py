@@ -13,10 +13,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -43,14 +46,14 @@ class LoopConfig:
             raise ValueError(f"minutes and learning_rate must be positive, got {self.minutes}, {self.learning_rate}")
 
 
-class TrainingRun:
+class TrainingRun(Generic[Model]):
     """One stage's run in one folder; resumes when the folder has a state."""
 
-    def __init__(self, folder: Path, model: nn.Module, config: LoopConfig) -> None:
+    def __init__(self, folder: Path, model: Model, config: LoopConfig) -> None:
         self.folder, self.model, self.config = folder, model, config
         folder.mkdir(parents=True, exist_ok=True)
         torch.set_num_threads(config.threads)
-        self.ema = copy.deepcopy(model).requires_grad_(False)
+        self.ema: Model = copy.deepcopy(model).requires_grad_(False)
         self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.optimizer = torch.optim.AdamW(
             self.parameters.values(),
@@ -68,7 +71,7 @@ class TrainingRun:
         return min(1.0, self.elapsed_s / (60 * self.config.minutes))
 
     def train(
-        self, loss_of_step: Callable[[], tuple[Tensor, dict[str, float]]], report: Callable[[nn.Module], dict] | None
+        self, loss_of_step: Callable[[], tuple[Tensor, dict[str, float]]], report: Callable[[Model], dict] | None
     ) -> None:
         """Run until the time is spent.
 
@@ -142,11 +145,11 @@ class TrainingRun:
         decay = min(self.config.ema_decay, (self.step + 1) / (self.step + 20))
         for average, parameter in zip(self.ema.parameters(), self.model.parameters(), strict=True):
             average.lerp_(parameter, 1 - decay)
-        for average, buffer in zip(self.ema.buffers(), self.model.buffers(), strict=True):
-            average.copy_(buffer)
+        for copied, buffer in zip(self.ema.buffers(), self.model.buffers(), strict=True):
+            copied.copy_(buffer)
 
     @torch.no_grad()
-    def _held_out(self, report: Callable[[nn.Module], dict] | None) -> dict:
+    def _held_out(self, report: Callable[[Model], dict] | None) -> dict:
         if report is None:
             return {}
         state = torch.get_rng_state()

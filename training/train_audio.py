@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.checkpoints import save_component
 from models.conditions import MEL_CONTEXT_SAMPLES, SAMPLES_PER_FRAME, AudioEncoder
@@ -56,8 +56,9 @@ def utterances(run: AudioRun, encoder: AudioEncoder, split: str, speeds: tuple[f
     config = encoder.config
     found = []
     for clip in load_corpus(run.speech, split):
+        recorded = clip.samples()
         for speed in speeds:
-            samples = resample(clip.samples, int(16_000 * speed), 16_000) if speed != 1 else clip.samples
+            samples = resample(recorded, int(16_000 * speed), 16_000) if speed != 1 else recorded
             frames = -(-len(samples) // SAMPLES_PER_FRAME) + 16
             sound = np.zeros(frames * SAMPLES_PER_FRAME, np.float32)
             sound[8 * SAMPLES_PER_FRAME :][: len(samples)] = samples
@@ -125,7 +126,7 @@ def main() -> None:
         error = (encoder.face_head(encoder(mels)) - (face - mean) / deviation.clamp_min(0.02))[..., active]
         return (error.square() * (1 + run.closure_weight * closure[..., None])).mean(), {}
 
-    def report(model: nn.Module) -> dict[str, float]:
+    def report(model: AudioEncoder) -> dict[str, float]:
         rows: dict[str, list[float]] = {}
         for u in held_out:
             mels = u.mels.float()[None]

@@ -10,7 +10,7 @@ the motion plan given, little is left to chance, and the conditional mean of one
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -73,8 +73,8 @@ class Batch:
     prompts: list[str]
 
     def to(self, device: str) -> Batch:
-        moved = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in vars(self).items()}
-        return Batch(**moved)
+        moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **moved)  # type: ignore[arg-type]
 
 
 CROP_ROWS, CROP_COLUMNS = 5, 6
@@ -89,8 +89,9 @@ class Windows:
 
     def batch(self, size: int, motion_latents: int, new: int) -> Batch:
         rows = [self._window(motion_latents, new) for _ in range(size)]
-        columns = list(zip(*rows, strict=True))
-        return Batch(*(torch.stack(column) for column in columns[:-1]), prompts=list(columns[-1]))
+        *tensors, prompts = zip(*rows, strict=True)
+        clean, reference, audio, motion, weights, corners = (torch.stack(column) for column in tensors)
+        return Batch(clean, reference, audio, motion, weights, corners, list(prompts))
 
     def _window(self, motion_latents: int, new: int) -> tuple:
         rng, run = self.rng, self.run
@@ -178,12 +179,12 @@ def predict(model: Conditioned, batch: Batch, new: int, t: Tensor, motion_noise:
     return model.lr_a2v(window, timesteps, new, text, batch.audio, batch.motion)
 
 
-def make_report(windows: Windows, probe: Tensor) -> Callable[[nn.Module], dict[str, float]]:
+def make_report(windows: Windows, probe: Tensor) -> Callable[[Conditioned], dict[str, float]]:
     """Held-out figures of one step from noise: error (all, mouth), apertures with true and with shuffled sound."""
     new = windows.config.chunk_latents
     batches = [windows.batch(24, 1, new) for _ in range(2)]
 
-    def report(model: nn.Module) -> dict[str, float]:
+    def report(model: Conditioned) -> dict[str, float]:
         torch.manual_seed(1)
         rows = []
         for batch in batches:
@@ -191,7 +192,7 @@ def make_report(windows: Windows, probe: Tensor) -> Callable[[nn.Module], dict[s
             truth = lip_crops(clean, batch.corners) @ probe
             zero = torch.zeros(len(clean))
             denoised = predict(model, batch, new, zero)
-            shuffled = predict(model, Batch(**{**vars(batch), "audio": batch.audio.roll(1, 0)}), new, zero)
+            shuffled = predict(model, replace(batch, audio=batch.audio.roll(1, 0)), new, zero)
             error = (denoised - clean).square().mean(1)
             mouth = batch.weights - 1
             still = (batch.reference - clean).square().mean(1)

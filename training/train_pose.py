@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.checkpoints import load_component, save_component
 from models.pose import INNER_LIPS, OUTER_LIPS, PERSON_POINTS, CropRegressor, KeypointNet
@@ -67,7 +67,7 @@ def solve_linear(regressor: CropRegressor, pictures: Tensor, points: Tensor, rid
     regressor.linear.bias.copy_(y_mean - weight @ x_mean)
 
 
-def pixel_errors(model: nn.Module, frames: Tensor, keypoints: Tensor) -> dict[str, float]:
+def pixel_errors(model: KeypointNet, frames: Tensor, keypoints: Tensor) -> dict[str, float]:
     """Mean distance in 1/256ths of the picture (face, lips), and the correlation of lip apertures."""
     found = model(frames)[:, :PERSON_POINTS]
     distance = (found[..., :2] - keypoints[..., :2]).norm(dim=-1) * 256
@@ -101,7 +101,8 @@ def main() -> None:
 
     solve_linear(model.mouth, *shifted_crops(torch.arange(len(frames))), 3 * run.ridge)
     training = TrainingRun(run.out, model, run.loop)
-    print(f"frames {len(frames)}; ridge:", pixel_errors(model, test_frames, test_keypoints), flush=True)
+    with torch.no_grad():
+        print(f"frames {len(frames)}; ridge:", pixel_errors(model, test_frames, test_keypoints), flush=True)
 
     def loss_of_step() -> tuple[Tensor, dict[str, float]]:
         index = torch.randint(len(frames), (run.batch,))

@@ -7,12 +7,12 @@ python -m training.train_refiner training/configs/refiner_one_step.yaml latents=
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kernels.low_pass import low_pass
 from models.checkpoints import load_component, save_component
@@ -124,7 +124,7 @@ class Windows:
         return tensors["hr"][:, start : start + count].float()[area], reference[area], degraded, pose, weights[area]
 
 
-def predict(model: nn.Module, batch: Batch, new: int, t: Tensor, motion_noise: float = 0.0) -> Tensor:
+def predict(model: PGRefiner, batch: Batch, new: int, t: Tensor, motion_noise: float = 0.0) -> Tensor:
     """Noise the new latents to t [B], keep reference and motion clean (Eq. 6), predict them."""
     clean, motion = batch.clean[:, :, -new:], batch.clean[:, :, :-new]
     if motion_noise:
@@ -135,7 +135,7 @@ def predict(model: nn.Module, batch: Batch, new: int, t: Tensor, motion_noise: f
     return model(window, timesteps, new, batch.degraded, batch.pose)
 
 
-def make_report(windows: Windows) -> Callable[[nn.Module], dict[str, float]]:
+def make_report(windows: Windows) -> Callable[[PGRefiner], dict[str, float]]:
     """Held-out figures of one step on whole pictures: error (all, face), without pose, without LR; reference."""
     new = windows.config.chunk_latents
     batch = windows.batch(8, 1, new, windows.config.hr_latent_size[0])
@@ -144,12 +144,12 @@ def make_report(windows: Windows) -> Callable[[nn.Module], dict[str, float]]:
         weight = batch.weights - 1
         return float((error * weight).sum() / weight.sum())
 
-    def report(model: nn.Module) -> dict[str, float]:
+    def report(model: PGRefiner) -> dict[str, float]:
         torch.manual_seed(1)
         clean, zero = batch.clean[:, :, -new:], torch.zeros(len(batch.clean))
         error = (predict(model, batch, new, zero) - clean).square().mean(1)
-        no_pose = Batch(**{**vars(batch), "pose": torch.zeros_like(batch.pose)})
-        no_lr = Batch(**{**vars(batch), "degraded": torch.zeros_like(batch.degraded)})
+        no_pose = replace(batch, pose=torch.zeros_like(batch.pose))
+        no_lr = replace(batch, degraded=torch.zeros_like(batch.degraded))
         return {
             "error": float(error.mean()),
             "error_face": face(error),

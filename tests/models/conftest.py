@@ -29,7 +29,7 @@ def pipeline() -> AvatarPipeline:
 
 @pytest.fixture
 def reference() -> torch.Tensor:
-    return torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(1))
+    return torch.rand(3, 96, 96, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.fixture

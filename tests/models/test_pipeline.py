@@ -23,7 +23,7 @@ def run(pipeline: AvatarPipeline, state, sound: torch.Tensor, sizes: list[int], 
 def test_every_chunk_size_gives_all_frames_in_range(pipeline, reference, sound, size):
     state = pipeline.start(reference, "happy", seed=3, chunk_latents=size)
     frames, state = run(pipeline, state, sound, [size] * (12 // size))
-    assert frames.shape == (48, 3, 64, 64)
+    assert frames.shape == (48, 3, 96, 96)
     assert frames.min() >= 0 and frames.max() <= 1
     assert state.frame_index == 48 - pipeline.delay_frames
 

@@ -1,0 +1,88 @@
+"""Every stage runs on toy data, learns something, stops, resumes, and leaves weights that the pipeline loads."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from models import checkpoints
+from models.pipeline import AvatarPipeline
+from models.presets import preset
+from tests.training.toy_data import write_toy_data
+from training import latents, train_lr_a2v, train_pose, train_refiner, train_vae
+
+CONFIGS = Path("training/configs")
+QUICK = ["preset=tiny", "loop.minutes=0.02", "loop.report_seconds=0.5"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stages")
+    write_toy_data(folder / "data")
+    torch.manual_seed(0)
+    checkpoints.save_component(folder / "weights", "audio", AvatarPipeline(preset("tiny")).audio)
+    return folder
+
+
+def run(monkeypatch, stage, *arguments: str) -> None:
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(sys, "argv", [stage.__name__, *arguments])
+    stage.main()
+    torch.set_num_threads(threads)
+
+
+def keep(folder: Path, stage: str) -> None:
+    for path in (folder / stage / "weights").glob("*.safetensors"):
+        path.replace(folder / "weights" / path.name)
+
+
+def last_figures(folder: Path, stage: str) -> dict[str, float]:
+    words = (folder / stage / "log.txt").read_text().splitlines()[-1].split("|")[1].split()
+    return dict(zip(words[::2], map(float, words[1::2]), strict=True))
+
+
+def test_stages_one_after_the_other_give_a_pipeline(folder, monkeypatch, capsys):
+    data, weights, encoded = f"data={folder}/data", f"weights={folder}/weights", f"latents={folder}/latents"
+    run(monkeypatch, train_vae, str(CONFIGS / "vae.yaml"), data, f"out={folder}/vae", "crop=48", *QUICK)
+    assert last_figures(folder, "vae")["psnr"] > 20
+    keep(folder, "vae")
+    run(monkeypatch, train_pose, str(CONFIGS / "pose.yaml"), data, weights, f"out={folder}/pose", *QUICK)
+    assert last_figures(folder, "pose")["face_px"] < 8
+    keep(folder, "pose")
+    paths = [f"--data={folder}/data", f"--weights={folder}/weights", f"--out={folder}/latents"]
+    run(monkeypatch, latents, *paths, "--preset=tiny")
+    run(monkeypatch, train_lr_a2v, str(CONFIGS / "lr_a2v.yaml"), encoded, f"out={folder}/lr", *QUICK)
+    assert 0 < last_figures(folder, "lr")["error"] < 10
+    keep(folder, "lr")
+    few = [f"out={folder}/few", f"start={folder}/weights", *QUICK]
+    run(monkeypatch, train_lr_a2v, str(CONFIGS / "lr_few_step.yaml"), encoded, *few)
+    small = ["crop=4", *QUICK]
+    run(monkeypatch, train_refiner, str(CONFIGS / "refiner.yaml"), encoded, f"out={folder}/refiner", *small)
+    keep(folder, "refiner")
+    one = [f"out={folder}/one", f"start={folder}/weights", "crop=12", *QUICK]
+    run(monkeypatch, train_refiner, str(CONFIGS / "refiner_one_step.yaml"), encoded, *one)
+    keep(folder, "one")
+    checkpoints.write_config(folder / "weights", preset("tiny"))
+    pipeline = AvatarPipeline.load("tiny", folder / "weights")
+    frames, _ = pipeline.step(torch.zeros(2560), pipeline.start(torch.rand(3, 96, 96)))
+    assert torch.isfinite(frames).all()
+
+
+def test_a_stopped_run_goes_on_where_it_stopped(folder, monkeypatch, capsys):
+    arguments = [str(CONFIGS / "pose.yaml"), f"data={folder}/data", f"weights={folder}/weights", f"out={folder}/again"]
+    run(monkeypatch, train_pose, *arguments, *QUICK)
+    first = (folder / "again" / "log.txt").read_text().splitlines()
+    run(monkeypatch, train_pose, *arguments, *QUICK, "loop.minutes=0.04")
+    steps = [int(line.split("step")[1].split()[0]) for line in (folder / "again" / "log.txt").read_text().splitlines()]
+    assert len(steps) > len(first) and steps == sorted(steps)
+    assert steps[len(first)] > steps[len(first) - 1]
+
+
+@pytest.mark.parametrize("argument", ["colour=red", "loop.minute=3", "batch"])
+def test_unknown_configuration_is_refused_in_words(monkeypatch, capsys, argument):
+    with pytest.raises(SystemExit):
+        run(monkeypatch, train_vae, str(CONFIGS / "vae.yaml"), "data=x", "out=y", argument)
+    assert argument.split("=")[0].split(".")[-1] in capsys.readouterr().err
