@@ -220,9 +220,7 @@ def _render_file(
     if sheet is not None and job.sheet is not None:
         sheet.save(job.sheet)
     if job.report is not None:
-        report = build_report(
-            times, fps=pipeline.fps, frame_size=pipeline.frame_size, device=str(pipeline.device)
-        )
+        report = build_report(times, fps=pipeline.fps, frame_size=pipeline.frame_size, device=str(pipeline.device))
         report |= {"preset": presenter.preset, "avatar": presenter.name, "seed": job.seed, "file": str(out)}
         write_report(job.report, report)
     return times

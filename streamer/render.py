@@ -54,9 +54,7 @@ class Pipeline(Protocol):
     @property
     def device(self) -> Any: ...
 
-    def start(
-        self, reference: torch.Tensor, prompt: str = "", seed: int = 0, chunk_latents: int = 3
-    ) -> Any: ...
+    def start(self, reference: torch.Tensor, prompt: str = "", seed: int = 0, chunk_latents: int = 3) -> Any: ...
 
     def step(self, samples: torch.Tensor, state: Any) -> tuple[torch.Tensor, Any]: ...
 
@@ -114,9 +112,7 @@ class SoundFeed:
         flush_frames: frames of silence that must follow the last sound.
     """
 
-    def __init__(
-        self, blocks: Iterator[np.ndarray], frame_samples: int, chunk_frames: int, flush_frames: int
-    ) -> None:
+    def __init__(self, blocks: Iterator[np.ndarray], frame_samples: int, chunk_frames: int, flush_frames: int) -> None:
         self._reader = SampleReader(blocks)
         self._frame_samples = frame_samples
         self._chunk_frames = chunk_frames
@@ -175,9 +171,7 @@ def render(
             # Started only now: sound that cannot be read is found before anything costly is done.
             if state is None:
                 began = time.perf_counter()
-                state = pipeline.start(
-                    torch.from_numpy(reference), options.prompt, options.seed, options.chunk_latents
-                )
+                state = pipeline.start(torch.from_numpy(reference), options.prompt, options.seed, options.chunk_latents)
                 times.setup_s = time.perf_counter() - began
             began = time.perf_counter()
             frames, state = pipeline.step(torch.from_numpy(samples), state)

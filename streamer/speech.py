@@ -37,17 +37,13 @@ class SpokenText:
         if not text:
             raise TextError("there is nothing to say: the text is empty")
         if len(text) > MAX_TEXT_CHARACTERS:
-            raise TextError(
-                f"the text has {len(text)} characters, at most {MAX_TEXT_CHARACTERS} are spoken at once"
-            )
+            raise TextError(f"the text has {len(text)} characters, at most {MAX_TEXT_CHARACTERS} are spoken at once")
         if not re.search(r"[A-Za-z0-9]", text):
             raise TextError("there is nothing to say: the text holds no letter or digit of English")
         try:
             import hibari  # noqa: F401
         except ImportError as error:
-            raise MissingExtraError(
-                "speaking a text needs the voice: pip install 'infinity-avatar[say]'"
-            ) from error
+            raise MissingExtraError("speaking a text needs the voice: pip install 'infinity-avatar[say]'") from error
         self._text = text
         self._seed = seed
 

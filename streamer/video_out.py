@@ -145,9 +145,7 @@ class VideoWriter:
 
     def _picture(self, frame: np.ndarray) -> av.VideoFrame:
         picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-        picture = picture.reformat(
-            format="yuv420p", dst_colorspace=self._matrix, dst_color_range=ColorRange.MPEG
-        )
+        picture = picture.reformat(format="yuv420p", dst_colorspace=self._matrix, dst_color_range=ColorRange.MPEG)
         picture.pts = self.frames_written
         picture.time_base = self._video.codec_context.time_base
         return picture

@@ -48,9 +48,7 @@ class FakePipeline:
         loudness = shown.square().mean(dim=1).sqrt().clamp(0, 1)
         frames = loudness.view(-1, 1, 1, 1).expand(-1, 3, *self.frame_size)
         stages = {"decode": state.stage_ms.get("decode", 0.0) + 2.0 * len(frames)}
-        return frames, FakeState(
-            state.reference, sound[len(samples) :], state.frame_index + len(frames), stages
-        )
+        return frames, FakeState(state.reference, sound[len(samples) :], state.frame_index + len(frames), stages)
 
 
 class Tone:

@@ -133,9 +133,7 @@ def test_float_file_with_impossible_values_is_kept_in_range(tmp_path: Path) -> N
     samples = np.array([np.nan, np.inf, -np.inf, 7.0, 0.25] * 200, np.float32)
     path = tmp_path / "float.wav"
     header = b"RIFF" + struct.pack("<I", 36 + samples.nbytes) + b"WAVEfmt "
-    header += (
-        struct.pack("<IHHIIHH", 16, 3, 1, 16_000, 64_000, 4, 32) + b"data" + struct.pack("<I", samples.nbytes)
-    )
+    header += struct.pack("<IHHIIHH", 16, 3, 1, 16_000, 64_000, 4, 32) + b"data" + struct.pack("<I", samples.nbytes)
     path.write_bytes(header + samples.tobytes())
     read_back = read(path)
     assert np.isfinite(read_back).all() and np.abs(read_back).max() <= 1.0

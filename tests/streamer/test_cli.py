@@ -71,9 +71,7 @@ def test_render_writes_clip_report_and_sheet(pipeline: FakePipeline, wav: Path, 
 
 
 def test_names_and_prompts_can_be_chosen(pipeline: FakePipeline, wav: Path, capsys) -> None:
-    assert (
-        cli.main(["render", "--audio", str(wav), "--avatar", "ben", "--prompt", "angry", "--seed", "5"]) == 0
-    )
+    assert cli.main(["render", "--audio", str(wav), "--avatar", "ben", "--prompt", "angry", "--seed", "5"]) == 0
     assert pipeline.starts == [{"prompt": "angry", "seed": 5, "chunk_latents": 3}]
     assert Path("tone-Ben.mp4").is_file()
 
@@ -123,9 +121,7 @@ def test_zero_seconds_of_sound(pipeline: FakePipeline, tmp_path: Path, capsys) -
 
 def test_broken_picture(pipeline: FakePipeline, wav: Path, tmp_path: Path, capsys) -> None:
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff but no more")
-    sentence = fails(
-        capsys, 2, "render", "--audio", wav, "--reference", tmp_path / "broken.jpg", "--preset", "tiny"
-    )
+    sentence = fails(capsys, 2, "render", "--audio", wav, "--reference", tmp_path / "broken.jpg", "--preset", "tiny")
     assert "is not a picture that can be read" in sentence
 
 
@@ -178,9 +174,7 @@ def test_text_that_cannot_be_spoken(pipeline: FakePipeline, capsys) -> None:
     assert "nothing to say" in fails(capsys, 2, "say", " ")
 
 
-def test_faults_of_the_program_are_one_sentence_too(
-    pipeline: FakePipeline, wav: Path, capsys, monkeypatch
-) -> None:
+def test_faults_of_the_program_are_one_sentence_too(pipeline: FakePipeline, wav: Path, capsys, monkeypatch) -> None:
     def fail(*_):
         raise RuntimeError("matrix\nfell over")
 

@@ -38,9 +38,7 @@ def loudness(path: Path) -> np.ndarray:
 
 @pytest.mark.parametrize("seconds", [0.001, 0.04, 0.4, 0.48, 0.4801, 1.0, 2.41])
 @pytest.mark.parametrize("chunk_latents", [1, 3, 6])
-def test_every_started_frame_of_sound_is_shown_once(
-    tmp_path: Path, seconds: float, chunk_latents: int
-) -> None:
+def test_every_started_frame_of_sound_is_shown_once(tmp_path: Path, seconds: float, chunk_latents: int) -> None:
     pipeline = FakePipeline()
     times = render_tone(tmp_path / "clip.mp4", Tone(seconds), pipeline, chunk_latents=chunk_latents)
     expected = int(np.ceil(round(seconds * 16_000) / 640))

@@ -24,9 +24,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_render_with_the_real_pipeline(
-    weights: Path, wav: Path, picture: Path, tmp_path: Path, capsys
-) -> None:
+def test_render_with_the_real_pipeline(weights: Path, wav: Path, picture: Path, tmp_path: Path, capsys) -> None:
     line = ["render", "--audio", wav, "--reference", picture, "--preset", "tiny", "--weights", weights]
     line += ["--out", tmp_path / "clip.mp4", "--report", tmp_path / "clip.json"]
     assert cli.main([str(argument) for argument in line]) == 0, capsys.readouterr().err
