@@ -1,0 +1,7 @@
+// Depth of hair cards: where the texture is solid enough.
+in vec3 C;
+in vec2 U;
+uniform sampler2D albedo_map;
+void main() {
+    if (fringe_cut(C, U) || texture(albedo_map, U).a < 0.4) discard;
+}
