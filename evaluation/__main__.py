@@ -22,6 +22,7 @@ from tqdm import tqdm
 from evaluation import checks, sheets
 from evaluation.generate import Generated, generate, long_sound, quiet_sound
 from evaluation.identity import FaceRecogniser, similarity
+from evaluation.landmarks import LandmarkError
 from evaluation.measures import (
     ClipScore,
     LongScore,
@@ -33,7 +34,7 @@ from evaluation.measures import (
     score_silence,
 )
 from evaluation.report import write_report
-from evaluation.stages import PictureScore, RefinerScore, refine_true, refiner_score, vae_score
+from evaluation.stages import PictureScore, RefinerScore, enlarge, pose_score, refine_true, refiner_score, vae_score
 from evaluation.takes import Take, choose_takes, group_by_presenter, read_picture, read_takes
 from models.motion import motion_frames
 from models.pipeline import AvatarPipeline
@@ -49,6 +50,7 @@ class Findings:
     longs: list[LongScore] = field(default_factory=list)
     vae: list[PictureScore] = field(default_factory=list)
     refiner: list[RefinerScore] = field(default_factory=list)
+    pose: list[LandmarkError] = field(default_factory=list)
     pictures: list[Path] = field(default_factory=list)
     generated_s: float = 0.0
     compute_s: float = 0.0
@@ -142,10 +144,11 @@ def measure_stages(
         if true.shape[1:3] != pipeline.frame_size:
             raise ValueError(f"{take.name} is {true.shape[1:3]}, the pipeline makes {pipeline.frame_size}")
         findings.vae.append(vae_score(pipeline, true, take.keypoints))
-        refined, enlarged = refine_true(pipeline, take, true)
-        findings.refiner.append(refiner_score(refined, enlarged, true, take.keypoints))
+        refined, small = refine_true(pipeline, take, true)
+        findings.refiner.append(refiner_score(refined, small, true, take.keypoints))
+        findings.pose.append(pose_score(pipeline, small, take.keypoints))
         path = options.out / "sheets" / f"refiner-{take.name}.jpg"
-        rows = {"truth": true, "LR x2": enlarged, "refined": refined}
+        rows = {"truth": true, "LR x2": enlarge(small, pipeline.frame_size), "refined": refined}
         sheets.contact_sheet(path, rows, sheets.even_moments(len(refined), 6), side=256)
         findings.pictures.append(path)
 
@@ -180,7 +183,7 @@ def run(options: argparse.Namespace) -> Path:
         between = similarity_between([read_picture(own[0].reference) for own in groups.values()], recogniser)
     return write_report(
         options.out, options.title, facts_of(options, findings, started), sections_of(findings, between),
-        findings.clips, details_of(findings), findings.pictures,
+        findings.clips, findings.longs, details_of(findings), findings.pictures,
     )
 
 
@@ -198,6 +201,7 @@ def sections_of(findings: Findings, between_presenters: float) -> dict[str, list
     sections["Long"] = checks.long_checks(findings.longs) if findings.longs else []
     sections["VAE"] = checks.vae_checks(findings.vae) if findings.vae else []
     sections["Refiner from true inputs"] = checks.refiner_checks(findings.refiner) if findings.refiner else []
+    sections["Keypoints of the pose estimator, decoded LR"] = checks.pose_checks(findings.pose) if findings.pose else []
     return sections
 
 
@@ -217,7 +221,8 @@ def facts_of(options: argparse.Namespace, findings: Findings, started: float) ->
 def details_of(findings: Findings) -> dict[str, Any]:
     """What goes into the JSON beside the checks and clips."""
     return {
-        "silence": findings.silences, "long": findings.longs, "vae": findings.vae, "refiner": findings.refiner,
+        "silence": findings.silences, "vae": findings.vae, "refiner": findings.refiner,
+        "pose": findings.pose,
     }
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from evaluation.landmarks import LandmarkError
 from evaluation.lips import shuffled_correlations
 from evaluation.measures import ClipScore, LongScore, Mouth, SilenceClipScore
 from evaluation.stages import PictureScore, RefinerScore
@@ -157,6 +158,16 @@ def vae_checks(scores: list[PictureScore]) -> list[Check]:
         told("VAE SSIM", mean(score.ssim for score in scores), 3),
         told("VAE gradient energy of the truth's", mean(score.sharpness for score in scores)),
         told("VAE block edges (truth = 1)", mean(score.blockiness for score in scores)),
+    ]
+
+
+def pose_checks(scores: list[LandmarkError]) -> list[Check]:
+    """The pipeline's own pose estimator on decoded LR frames."""
+    return [
+        told("face error, px of 256", mean(score.face_px256 for score in scores)),
+        told("lips error, px of 256", mean(score.lips_px256 for score in scores)),
+        told("aperture r", mean(score.aperture_r for score in scores), 3),
+        told("aperture error, px of 256", mean(score.aperture_px256 for score in scores)),
     ]
 
 

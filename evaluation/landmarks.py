@@ -137,7 +137,11 @@ def fit_landmarks(frames: np.ndarray, keypoints: np.ndarray, seed: int = 0) -> L
 
 def measure_landmarks(regressor: LandmarkRegressor, frames: np.ndarray, keypoints: np.ndarray) -> LandmarkError:
     """Error of a regressor on frames uint8 [T, H, W, 3] with exact keypoints [T, 143, 3]."""
-    exact, found = to_px256(keypoints, frames.shape[1:3]), regressor.predict(frames)
+    return landmark_error(regressor.predict(frames), to_px256(keypoints, frames.shape[1:3]))
+
+
+def landmark_error(found: np.ndarray, exact: np.ndarray) -> LandmarkError:
+    """Error of found face points [T, 70, 2] against exact ones, both in px256."""
     distance = np.linalg.norm(found - exact, axis=2)
     true_aperture, aperture = aperture_px256(exact), aperture_px256(found)
     return LandmarkError(
@@ -146,7 +150,7 @@ def measure_landmarks(regressor: LandmarkRegressor, frames: np.ndarray, keypoint
         eyes_px256=float(distance[:, EYES].mean()),
         aperture_r=correlation(aperture, true_aperture),
         aperture_px256=float(np.abs(aperture - true_aperture).mean()),
-        frame_count=len(frames),
+        frame_count=len(exact),
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.checks import Check
-from evaluation.measures import ClipScore
+from evaluation.measures import ClipScore, LongScore
 
 _MARKS = {True: "✓", False: "✗", None: ""}
 _CLIP_COLUMNS: tuple[tuple[str, str, int], ...] = (
@@ -61,9 +61,23 @@ def clip_table(clips: list[ClipScore]) -> str:
     return "\n".join([*lines, ""])
 
 
+def long_table(clips: list[LongScore]) -> str:
+    """One row a window of five seconds of every long clip."""
+    head = "| presenter | from, s | FaceSIM | ΔE | background | gradient |"
+    lines = ["## Long clips over time", "", head, "|" + "---|" * 6]
+    for clip in clips:
+        for window, delta_e in enumerate(clip.delta_e):
+            same = clip.similarity[window] if clip.similarity else float("nan")
+            lines.append(
+                f"| {clip.presenter} | {5 * window} | {number(same, 3)} | {number(delta_e, 2)}"
+                f" | {number(clip.background[window], 2)} | {number(clip.sharpness[window], 2)} |"
+            )
+    return "\n".join([*lines, ""])
+
+
 def write_report(
     folder: Path, title: str, facts: dict[str, str], sections: dict[str, list[Check]], clips: list[ClipScore],
-    details: dict[str, Any], pictures: list[Path],
+    longs: list[LongScore], details: dict[str, Any], pictures: list[Path],
 ) -> Path:
     """Write `report.md` and `report.json`.
 
@@ -72,7 +86,7 @@ def write_report(
         title: first line.
         facts: command, weights, machine, …: what a reader needs to see the same figures again.
         sections: checks by the title of their section.
-        clips: rows of the table of clips.
+        clips, longs: rows of the tables of clips and of long clips over time.
         details: dataclasses, lists and numbers that go into the JSON alone.
         pictures: contact sheets below `folder`, shown at the end.
 
@@ -85,10 +99,11 @@ def write_report(
     parts += [f"{held} thresholds hold, {len(failed)} do not" + (f": {'; '.join(failed)}." if failed else "."), ""]
     parts += [check_table(name, checks) for name, checks in sections.items() if checks]
     parts.append(clip_table(clips))
+    parts += [long_table(longs)] if longs else []
     parts += [f"![{path.stem}]({path.relative_to(folder).as_posix()})" for path in pictures]
     target = folder / "report.md"
     target.write_text("\n".join(parts) + "\n")
-    values = {"title": title, "facts": facts, "sections": sections, "clips": clips, "details": details}
+    values = {"title": title, "facts": facts, "sections": sections, "clips": clips, "long": longs, "details": details}
     (folder / "report.json").write_text(json.dumps(plain(values), indent=1, allow_nan=False) + "\n")
     return target
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from evaluation.generate import PoseRecorder, reference_tensor, to_float, to_uint8
+from evaluation.landmarks import LandmarkError, landmark_error, to_px256
 from evaluation.picture import blockiness, gradient_energy, psnr_db, ssim
 from evaluation.takes import SAMPLES_PER_FRAME, Take, read_picture
 from models.pipeline import AvatarPipeline
@@ -117,8 +118,8 @@ def refine_true(pipeline: AvatarPipeline, take: Take, frames: np.ndarray) -> tup
         frames: true frames uint8 [T, H, W, 3] of the pipeline's size.
 
     Returns:
-        refined frames and the decoded LR frames enlarged to the same size, both uint8 [T', H, W, 3], T' ≤ T a whole
-        number of chunks.
+        refined frames uint8 [T', H, W, 3] and the decoded LR frames uint8 [T', h, w, 3] that they were made from,
+        T' ≤ T a whole number of chunks.
     """
     n = pipeline.preset.chunk_latents
     chunk_frames = n * _FRAMES_PER_LATENT
@@ -141,13 +142,24 @@ def refine_true(pipeline: AvatarPipeline, take: Take, frames: np.ndarray) -> tup
             refined.append(to_uint8(chunk))
     finally:
         pipeline.lr_a2v, pipeline.pose_estimator = own
-    enlarged = np.stack([
-        cv2.resize(frame, (width, height), interpolation=cv2.INTER_CUBIC) for frame in np.concatenate(recorder.frames)
-    ])
-    return np.concatenate(refined), enlarged
+    return np.concatenate(refined), np.concatenate(recorder.frames)
 
 
-def refiner_score(refined: np.ndarray, enlarged: np.ndarray, true: np.ndarray, keypoints: np.ndarray) -> RefinerScore:
+def enlarge(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Frames uint8 [T, h, w, 3] → [T, *size, 3], bicubic: what the refiner has to beat."""
+    return np.stack([cv2.resize(frame, size[::-1], interpolation=cv2.INTER_CUBIC) for frame in frames])
+
+
+def refiner_score(refined: np.ndarray, small: np.ndarray, true: np.ndarray, keypoints: np.ndarray) -> RefinerScore:
     """Score what `refine_true` returns against the true frames."""
     true = true[: len(refined)]
+    enlarged = enlarge(small, (refined.shape[1], refined.shape[2]))
     return RefinerScore(picture_score(refined, true, keypoints), picture_score(enlarged, true, keypoints))
+
+
+@torch.inference_mode()
+def pose_score(pipeline: AvatarPipeline, small: np.ndarray, keypoints: np.ndarray) -> LandmarkError:
+    """The pipeline's own pose estimator on decoded LR frames uint8 [T, h, w, 3] against exact keypoints."""
+    found = pipeline.pose_estimator(to_float(small).to(pipeline.device)).cpu().numpy()
+    size = small.shape[1:3]
+    return landmark_error(to_px256(found, size), to_px256(keypoints[: len(small)], size))

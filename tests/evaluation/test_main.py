@@ -36,7 +36,7 @@ def test_perfect_pipeline_passes_and_leaves_sheets(
     takes_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use_toy(monkeypatch, toy.ToyPipeline())
-    options = ("--long", "12", "--long-count", "1", "--silence", "10", "--stage-clips", "0")
+    options = ("--long", "15", "--long-count", "1", "--silence", "10", "--stage-clips", "0")
     found = evaluate(takes_folder, tmp_path, *options)
     lips, silence = found["Lips"], found["Silence"]
     assert lips["aperture r, worst clip"]["holds"] and lips["p/b/m shut"]["holds"]

@@ -25,7 +25,7 @@ def test_what_was_not_measured_neither_holds_nor_fails() -> None:
 
 def test_report_is_markdown_and_strict_json(tmp_path: Path) -> None:
     sections = {"Lips": [at_least("r", 0.5, 0.6), told("rest", float("nan"))]}
-    target = write_report(tmp_path, "Title", {"command": "x"}, sections, [], {"a": np.arange(2)}, [])
+    target = write_report(tmp_path, "Title", {"command": "x"}, sections, [], [], {"a": np.arange(2)}, [])
     assert "0 thresholds hold, 1 do not: r." in target.read_text()
     values = json.loads((tmp_path / "report.json").read_text())
     assert values["sections"]["Lips"][1]["value"] is None
