@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 
 def count_flops(work: Callable[[], Any]) -> int:
@@ -15,6 +14,9 @@ def count_flops(work: Callable[[], Any]) -> int:
 
     Hand-written device kernels are not seen by the counter, so count on the CPU.
     """
+    # Here and not above: this module of torch brings triton with it.
+    from torch.utils.flop_counter import FlopCounterMode
+
     aten = torch.ops.aten
     # Torch knows these two only by their CUDA names and would count attention on the CPU as nothing.
     attention = {

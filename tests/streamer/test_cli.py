@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from models.gallery import Avatar
+from models.presets import preset
 from streamer import cli, commands
 from tests.streamer.conftest import write_wav
 from tests.streamer.fakes import FakePipeline
@@ -20,7 +21,7 @@ from tests.streamer.fakes import FakePipeline
 @pytest.fixture
 def pipeline(monkeypatch: pytest.MonkeyPatch, picture: Path) -> FakePipeline:
     """The command line with a fake pipeline and a gallery of two; works in an empty folder."""
-    fake = FakePipeline()
+    fake = FakePipeline(preset("tiny").hr_size)
     gallery = [
         Avatar("Ada", picture, "tiny", "the first", "friendly"),
         Avatar("Ben", picture, "tiny", "the second", ""),
@@ -66,7 +67,7 @@ def test_render_writes_clip_report_and_sheet(pipeline: FakePipeline, wav: Path, 
     assert report["frames"] == 33 and report["avatar"] == "Ada" and report["gflop_per_frame"] == 0.0
     assert {"rtf", "stage_ms_per_frame", "device", "versions", "peak_memory_mb"} <= report.keys()
     with Image.open("clip.png") as sheet:
-        assert sheet.width == 6 * 64
+        assert sheet.width == 6 * pipeline.frame_size[1]
     assert pipeline.starts[0]["prompt"] == "friendly"
 
 
