@@ -137,7 +137,7 @@ def _action_fields(model) -> dict[str, np.ndarray]:
 
 
 def _groups(path: Path) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """base.obj: group -> faces uint16 [F, 8] (4 vertices, 4 texture indices; a triangle repeats the last), vt [T, 2]."""
+    """base.obj: group -> faces uint16 [F, 8] (4 vertices, 4 texture indices; triangles repeat the last), vt [T, 2]."""
     groups: dict[str, list] = {}
     texture: list[list[float]] = []
     name = ""

@@ -161,7 +161,7 @@ class Figure:
         matrices = np.concatenate([turn.transpose(0, 2, 1).reshape(-1, 9), shift], axis=1).astype(np.float32)
         self._blend = m = self.weights @ matrices
         v = self.rest
-        active = np.nonzero(face > 1e-4)[0]
+        active = np.nonzero(np.abs(face) > 1e-4)[0]
         if len(active):
             v = v.copy()
             v[self.moved] += (face[active].astype(np.float32) @ self.actions[active]).reshape(-1, 3)

@@ -53,7 +53,7 @@ class Identity:
     scalp: float | None = None
     brow: str = "eyebrow009"
     brow_density: float = 0.9
-    brow_tilt: float = 0.09
+    brow_tilt: float = 0.055
     lash: str = "eyelashes01"
     lash_density: float = 0.55
     eye: str = "brownlight_eye"
@@ -63,7 +63,14 @@ class Identity:
     trim: Rgb = (0.26, 0.35, 0.44)
     room: str = "shelves"
     wall: int = 0
-    rest: tuple[tuple[str, float], ...] = field(default=(("browInnerUp", 0.08), ("mouthSmile", 0.16)))
+    rest: tuple[tuple[str, float], ...] = field(default=(
+            ("browInnerUp", 0.04),
+            ("browOuterUp", 0.16),
+            ("mouthSmile", 0.30),
+            ("cheekSquint", 0.12),
+            ("eyeSquint", 0.04),
+        )
+    )
     description: str = ""
 
     def __post_init__(self) -> None:
@@ -86,8 +93,9 @@ class Identity:
         return values | dict(self.sliders)
 
 
-_FEMALE_FACE = (("eye-scale-incr", 0.28), ("nose-scale-horiz-incr", -0.25), ("eyebrows-trans-up", 0.45))
-_MALE_FACE = (("eye-scale-incr", 0.15), ("nose-scale-horiz-incr", -0.1), ("eyebrows-trans-up", 0.35))
+_FRIENDLY = (("eyebrows-trans-up", 0.42), ("mouth-angles-up", 0.28))
+_FEMALE_FACE = (*_FRIENDLY, ("eye-scale-incr", 0.28), ("nose-scale-horiz-incr", -0.25))
+_MALE_FACE = (*_FRIENDLY, ("eye-scale-incr", 0.15), ("nose-scale-horiz-incr", -0.1))
 
 GALLERY: dict[str, Identity] = {
     identity.name: identity
@@ -134,15 +142,16 @@ GALLERY: dict[str, Identity] = {
         ),
         Identity(
             name="lin",
-            description="A young woman with black hair tied back, in a plum blouse.",
+            description="A young woman with a black bob, in a plum blouse.",
             seed=14,
             phenotype=Phenotype(0.9, 0.69, 0.42, 0.0, 0.92, 0.08),
-            sliders=_FEMALE_FACE,
-            skin_mix=((1, 0.7), (2, 0.3)),
-            tone=(234, 188, 162),
-            hair="ponytail01",
-            hair_colour=(0.085, 0.065, 0.06),
-            brow="eyebrow010",
+            sliders=(*_FEMALE_FACE, ("chin-width-incr", -0.5), ("head-fat-incr", -0.45), ("chin-jaw-drop-incr", -0.2)),
+            skin_mix=((0, 0.7), (2, 0.3)),
+            tone=(226, 176, 148),
+            hair="bob02",
+            hair_colour=(0.10, 0.075, 0.065),
+            brow="eyebrow001",
+            brow_density=0.8,
             lash="eyelashes02",
             eye_brightness=0.5,
             outfit="female_elegantsuit01",
@@ -203,7 +212,8 @@ GALLERY: dict[str, Identity] = {
             lips=0.0,
             hair="short04",
             hair_colour=(0.26, 0.25, 0.25),
-            brow="eyebrow009",
+            brow="eyebrow012",
+            brow_tilt=0.02,
             eye_brightness=0.55,
             outfit="male_elegantsuit01",
             cloth=(0.16, 0.20, 0.29),

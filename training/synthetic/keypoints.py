@@ -82,7 +82,8 @@ def find_landmarks(body: BodyModel) -> _Landmarks:
     brow = list(zip(np.linspace(0.012, 0.050, 5), (0.7050, 0.7055, 0.7080, 0.7095, 0.7070), strict=True))
     points += [near_plane(-x, z) for x, z in reversed(brow)] + [near_plane(x, z) for x, z in brow]
     points += [near_plane(0, z) for z in (0.700, 0.688, 0.676, 0.664)]
-    points += [near_plane(x, z) for x, z in ((-0.013, 0.653), (-0.007, 0.650), (0, 0.649), (0.007, 0.650), (0.013, 0.653))]
+    nostrils = ((-0.013, 0.653), (-0.007, 0.650), (0, 0.649), (0.007, 0.650), (0.013, 0.653))
+    points += [near_plane(x, z) for x, z in nostrils]
     for side in (-1, 1):
         for a in np.linspace(0, 2 * np.pi, 7)[:-1] + np.pi:
             x = side * 0.0296 + 0.0140 * np.cos(a)
@@ -172,6 +173,10 @@ class Keypoints:
         tip = np.where(known, vertices[np.maximum(tips, 0)], last)
         fingers = np.concatenate([joints, tip[:, None]], axis=1).reshape(-1, 3)
         return np.concatenate([heads[self._wrist[side]][None], fingers])
+
+    def lip_gaps(self, vertices: np.ndarray) -> np.ndarray:
+        """Height [5] between the lips' edges at the columns of the inner lip, negative where they overlap."""
+        return vertices[self._upper][..., 2].min(1) - vertices[self._lower][::-1, :, 2].max(1)
 
     def _lip_edges(self, vertices: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """World points [5, 3] on the visible edges of both lips; they coincide where the lips touch."""

@@ -38,6 +38,7 @@ from training.synthetic.wardrobe import (
 
 Framing = Literal["head", "upper"]
 FOV_RAD = np.radians(18)
+LIP_OVERLAP_M = 0.0002  # shut lips press into each other by this much
 BROW_GAIN, LID_GAIN = 0.6, 1.6  # brow channel -> brow actions; downward gaze (radians) -> upper lids
 
 
@@ -69,6 +70,7 @@ class Presenter:
         self.skeleton = Skeleton(self.body.bones, self.body.parents, self.shape.heads)
         self._action = {name: i for i, name in enumerate(self.body.action_labels)}
         self._rest_face = self._named_actions(dict(identity.rest))
+        self._seal = 0.0
         self._shots: dict[str, _Shot] = {}
         self._surfaces: dict[str, list[Surface]] | None = None
 
@@ -105,7 +107,9 @@ class Presenter:
         for name in ("eyeBlinkLeft", "eyeBlinkRight"):
             i = self._action[name]
             total[i] = max(total[i], pose.channel("blink"))
-        return np.clip(total, 0, 1)
+        total = np.clip(total, 0, 1)
+        total[self._action["jawOpen"]] -= self._seal
+        return total
 
     def _named_actions(self, values: dict[str, float]) -> np.ndarray:
         """Actions [52] by name; a name without side means both sides."""
@@ -151,6 +155,9 @@ class Presenter:
             shine=0.6 if identity.dark_skin else 0.8,
             fringe=FRINGE_M.get(identity.hair or "", 0.0),
         )
+        points = Keypoints(body, figure, self.skeleton, background_points(room))
+        if not self._seal:
+            self._seal = self._jaw_to_seal(figure, points)
         eyes = figure.rows("eyes")
         left = figure.rest[eyes, 0] > 0
         extra = [index[name] for name in ("eye.L", "eye.R", "spine02", "wrist.L", "wrist.R")]
@@ -158,12 +165,24 @@ class Presenter:
             figure=figure,
             scene=scene,
             camera=self.camera(framing),
-            keypoints=Keypoints(body, figure, self.skeleton, background_points(room)),
+            keypoints=points,
             order=self.skeleton.needed(np.concatenate([figure.bones, extra])),
             eyes=(eyes[left], eyes[~left]),
         )
         self._shots[framing] = shot
         return shot
+
+    def _jaw_to_seal(self, figure: Figure, points: Keypoints) -> float:
+        """How far the jaw must close beyond the mesh's own rest for these lips to touch (a share of jawOpen)."""
+        index = self.skeleton.needed(figure.bones)
+        rotations, heads = self.skeleton.solve({}, {}, index)
+        gaps = []
+        for jaw in (0.0, 0.1):
+            face = self._rest_face.copy()
+            face[self._action["jawOpen"]] += jaw
+            vertices = figure.pose(rotations, heads, self.skeleton.heads, face)
+            gaps.append(points.lip_gaps(vertices))
+        return float(np.clip((gaps[0] + LIP_OVERLAP_M) / np.maximum(gaps[1] - gaps[0], 1e-4) * 0.1, 0, 0.04).max())
 
     def _painted(self) -> dict[str, list[Surface]]:
         """Textures on the device, shared by the framings."""

@@ -405,7 +405,7 @@ def _smoothed(values: np.ndarray, triangles: np.ndarray, rounds: int) -> np.ndar
 
 
 def _strand_directions(figure: Figure, scene: Scene) -> np.ndarray:
-    """Direction of growing v on hair cards, one per render vertex [R, 3]; zero on other parts."""
+    """Direction of hair strands away from the crown, one per render vertex [R, 3]; zero on other parts."""
     out = np.zeros((len(scene.gather), 3), np.float32)
     first = 0
     for part in figure.parts:
@@ -420,6 +420,8 @@ def _strand_directions(figure: Figure, scene: Scene) -> np.ndarray:
             total = np.zeros((count, 3))
             for corner in range(3):
                 np.add.at(total, t[:, corner], direction)
+            crown = np.array([0, np.percentile(points[:, 1], 60), points[:, 2].max()])
+            total *= np.where((total * (points - crown)).sum(1, keepdims=True) < 0, -1, 1)
             out[first : first + count] = total / (np.linalg.norm(total, axis=1, keepdims=True) + 1e-9)
         first += count
     return out

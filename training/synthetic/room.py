@@ -35,13 +35,13 @@ class Lights:
     """Three directional lights (direction towards the light) over a two-colour ambient; colours are linear."""
 
     key_direction: tuple[float, float, float] = (-0.62, -0.85, 0.62)
-    key_colour: tuple[float, float, float] = (1.46, 1.38, 1.30)
+    key_colour: tuple[float, float, float] = (1.30, 1.22, 1.14)
     fill_direction: tuple[float, float, float] = (0.95, -0.6, 0.10)
     fill_colour: tuple[float, float, float] = (0.44, 0.46, 0.50)
     rim_direction: tuple[float, float, float] = (0.65, 0.75, 0.5)
     rim_colour: tuple[float, float, float] = (1.2, 1.2, 1.25)
-    ambient_top: tuple[float, float, float] = (0.38, 0.385, 0.40)
-    ambient_bottom: tuple[float, float, float] = (0.25, 0.23, 0.21)
+    ambient_top: tuple[float, float, float] = (0.34, 0.345, 0.36)
+    ambient_bottom: tuple[float, float, float] = (0.21, 0.19, 0.175)
 
 
 class _Canvas:

@@ -17,6 +17,7 @@ from training.synthetic.body import BodyModel
 
 SKIN_SIZE = 1024
 CLOTH_SIZE = 1024
+PHOTO_FLUSH = np.array([0.01, 0.10, 0.09])  # how much darker per channel full flush makes a photo-based skin
 _HAIRLINE_AZIMUTH = (0, 25, 45, 58, 68, 78, 90, 102, 116, 140, 180)  # degrees from straight ahead
 _HAIRLINE_ELEVATION = (37, 38, 36, 27, 12, -6, -16, -14, -24, -38, -46)
 _SKULL_CENTRE = np.array([0.0, -0.05, 0.70])
@@ -170,13 +171,18 @@ def _base_skin(atlas: _Atlas, paint: SkinPaint, pictures: Sequence[np.ndarray]) 
         mean = total[atlas.cheek].mean(0)
         power = np.log(np.maximum(tone, 4) / 255) / np.log(mean / 255)  # a gamma keeps shading and lips
         total = 255 * (np.clip(total, 1, 255) / 255) ** power
-        return total + 0.6 * (total - cv2.GaussianBlur(total, (0, 0), 3))
+        total = total + 0.6 * (total - cv2.GaussianBlur(total, (0, 0), 3))
+        return total * (1 - _flush(atlas)[..., None] * PHOTO_FLUSH)
+    shade = np.array([0.02, 0.16, 0.15]) * (0.6 + 0.6 * tone.mean() / 255)
+    return (tone * (1 - _flush(atlas)[..., None] * shade)).astype(np.float32)
+
+
+def _flush(atlas: _Atlas) -> np.ndarray:
+    """Where blood shows through skin: cheeks, nose, ears, under the eyes."""
     x, y, z = atlas.side, atlas.y, atlas.z
     red = np.exp(-(((x - 0.045) / 0.02) ** 2 + ((z - 0.662) / 0.018) ** 2)) * (y < -0.08) * 0.55
     red += np.exp(-((x / 0.012) ** 2 + ((z - 0.662) / 0.012) ** 2)) * (y < -0.14) * 0.5 + atlas.masks["ears"] * 0.35
-    red += np.exp(-(((x - 0.03) / 0.018) ** 2 + ((z - 0.688) / 0.008) ** 2)) * (y < -0.1) * 0.35
-    shade = np.array([0.02, 0.16, 0.15]) * (0.6 + 0.6 * tone.mean() / 255)
-    return (tone * (1 - red[..., None] * shade)).astype(np.float32)
+    return red + np.exp(-(((x - 0.03) / 0.018) ** 2 + ((z - 0.688) / 0.008) ** 2)) * (y < -0.1) * 0.35
 
 
 def paint_skin(body: BodyModel, paint: SkinPaint, pictures: Sequence[np.ndarray]) -> np.ndarray:

@@ -18,7 +18,7 @@ SUITS = ("male_elegantsuit01",)
 OUTFITS = (*TEES, *SHIRTS, *SUITS)
 # hair that leaves the scalp in sight is helped by paint under the cards
 SCALP_PAINT = {"short01": 0.6, "short02": 0.85, "short03": 0.5, "short04": 0.85, "ponytail01": 0.8}
-FRINGE_M = {"bob01": 0.004, "bob02": 0.004, "short03": 0.012}
+FRINGE_M = {"bob01": -0.003, "bob02": -0.003, "short03": 0.004}
 LASH_COLOUR = (0.05, 0.035, 0.03)
 FOLD_STRENGTH = 0.30
 

@@ -5,8 +5,9 @@ void main() {
     vec4 t = texture(albedo_map, U);
     vec3 v = normalize(eye - P);
     vec3 card = normalize(cross(dFdx(P), dFdy(P)));
-    float alpha = clamp((t.a - 0.5) * 1.6 + 0.5, 0.0, 1.0) * smoothstep(0.04, 0.28, abs(dot(card, v)));
-    if (t.a < 0.10 || alpha < alpha_from || alpha >= alpha_to || fringe_cut(C, U)) discard;
+    float alpha = clamp((t.a - 0.5) * 1.6 + 0.5, 0.0, 1.0) * smoothstep(0.04, 0.28, abs(dot(card, v)))
+                * fringe_cover(C, U);
+    if (t.a < 0.10 || alpha < alpha_from || alpha >= alpha_to || alpha < 0.02) discard;
     vec3 n = normalize(N);
     if (dot(n, v) < -0.2) n = -n;
     n = normalize(n + v * 0.15);

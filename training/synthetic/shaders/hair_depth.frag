@@ -3,5 +3,5 @@ in vec3 C;
 in vec2 U;
 uniform sampler2D albedo_map;
 void main() {
-    if (fringe_cut(C, U) || texture(albedo_map, U).a < 0.4) discard;
+    if (texture(albedo_map, U).a * fringe_cover(C, U) < 0.4) discard;
 }
