@@ -30,9 +30,9 @@ class Tile(NamedTuple):
     stages: int
 
 
-# (bytes an element, padded head dim) -> tile, for each family of shared memory size. They compile without
-# spilled registers (tests/kernels/test_compile.py); to tune, change a row and run
-# benchmarks/bench_kernels.py.
+# (bytes an element, padded head dim) -> tile, for each family of shared memory size. None spills registers
+# (tests/kernels/compile_kernels.py --all shows what a row needs, without a GPU); chosen by that and by what is
+# common for these GPUs, not yet by timing: benchmarks/bench_kernels.py --tiles compares.
 LARGE_SMEM_TILES = {  # compute capability 9.x and 10.x: 227 KiB a program
     (2, 64): Tile(128, 64, 4, 3),
     (2, 128): Tile(128, 128, 8, 2),
@@ -51,9 +51,7 @@ SMALL_SMEM_TILES = {  # everything else: 99 KiB a program
 }
 
 
-def choose_tile(
-    element_bytes: int, padded_head_dim: int, group_length: int, key_count: int, major: int
-) -> Tile:
+def choose_tile(element_bytes: int, padded_head_dim: int, group_length: int, key_count: int, major: int) -> Tile:
     """The tile for these sizes on compute capability `major`.x; short inputs get smaller tiles."""
     tiles = LARGE_SMEM_TILES if major in (9, 10) else SMALL_SMEM_TILES
     tile = tiles[element_bytes, max(padded_head_dim, 64)]

@@ -54,6 +54,10 @@ OPTIONS: dict[str, Callable[[torch.device], dict]] = {
     "windows_empty_and_out_of_range": lambda device: {
         "key_windows": torch.tensor([[5, 5], [-4, 9], [60, 99], [30, 20], [0, 70]], device=device)
     },
+    "prefix_outside_window": lambda device: {
+        "prefix_length": 20,
+        "key_windows": torch.tensor([[30, 70]], device=device),
+    },
     "everything": lambda device: {
         "scale": 0.2,
         "prefix_length": 40,
@@ -69,9 +73,7 @@ OPTIONS: dict[str, Callable[[torch.device], dict]] = {
 @pytest.mark.parametrize(("query_count", "key_count"), [(1, 1), (17, 130), (130, 65), (65, 17)])
 def test_kernel_equals_reference(device, query_count, key_count, head_dim, dtype):
     for seed in range(2):
-        q, k, v = make_inputs(
-            query_count, key_count, head_dim, dtype=dtype, device=device, batch=1, heads=2, seed=seed
-        )
+        q, k, v = make_inputs(query_count, key_count, head_dim, dtype=dtype, device=device, batch=1, heads=2, seed=seed)
         expected = attention(q, k, v, backend="reference")
         assert_close(attention(q, k, v, backend="triton"), expected)
 
@@ -200,9 +202,7 @@ BAD = {
     "must have one shape": lambda q, k, v: attention(q, k, v[:, :, :3]),
     "must agree in batch, heads": lambda q, k, v: attention(q[:, :1], k, v),
     "head dim must be 1..256, got 257": lambda q, k, v: attention(*(torch.zeros(1, 1, 2, 257),) * 3),
-    "must be fp32, bf16 or fp16, got torch.float64": lambda q, k, v: attention(
-        q.double(), k.double(), v.double()
-    ),
+    "must be fp32, bf16 or fp16, got torch.float64": lambda q, k, v: attention(q.double(), k.double(), v.double()),
     "q and v must share": lambda q, k, v: attention(q, k, v.half()),
     "scale must be positive and finite, got 0": lambda q, k, v: attention(q, k, v, scale=0),
     "prefix_length must be 0..6 .*, got 7": lambda q, k, v: attention(q, k, v, prefix_length=7),
@@ -211,9 +211,7 @@ BAD = {
     "key_lengths must be \\[B\\] = \\[2\\], got \\[3\\]": lambda q, k, v: attention(
         q, k, v, key_lengths=torch.ones(3, dtype=torch.int32)
     ),
-    "key_windows must be \\[G, 2\\]": lambda q, k, v: attention(
-        q, k, v, key_windows=torch.ones(2, dtype=torch.int32)
-    ),
+    "key_windows must be \\[G, 2\\]": lambda q, k, v: attention(q, k, v, key_windows=torch.ones(2, dtype=torch.int32)),
     "5 queries do not split into 2 equal": lambda q, k, v: attention(
         q, k, v, key_windows=torch.ones(2, 2, dtype=torch.int32)
     ),
