@@ -59,13 +59,13 @@ class Findings:
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m evaluation", description="Measure an avatar on held-out takes.")
-    parser.add_argument("--data", type=Path, required=True, help="folder of takes, held-out ones named heldout*")
+    parser.add_argument("--data", type=Path, required=True, help="folder of takes")
     parser.add_argument("--out", type=Path, required=True, help="folder to write the report to")
     parser.add_argument("--preset", default="presenter-256")
     parser.add_argument("--weights", type=Path, help="weights folder; default: those of the package")
     parser.add_argument("--truth", action="store_true", help="score the true videos instead of generated ones")
-    parser.add_argument("--prefix", default="heldout", help="takes to measure: names that start with this")
-    parser.add_argument("--fit-prefix", help="further takes to fit landmarks on, such as training takes")
+    parser.add_argument("--split", default="heldout", help="takes to measure")
+    parser.add_argument("--fit-split", help="further takes to fit landmarks on, such as train")
     parser.add_argument("--clips", type=int, help="measure this many clips, spread over presenters; default: all")
     parser.add_argument("--silence", type=float, default=16, help="seconds of a silent clip a presenter, 0 = none")
     parser.add_argument("--long", type=float, default=60, help="seconds of the drift clip, 0 = none")
@@ -163,10 +163,10 @@ def similarity_between(references: list[np.ndarray], recogniser: FaceRecogniser)
 def run(options: argparse.Namespace) -> Path:
     """Measure all and write the report; returns the path of `report.md`."""
     started = time.perf_counter()
-    found = read_takes(options.data, options.prefix)
+    found = read_takes(options.data, options.split)
     takes = choose_takes(found, options.clips)
     others = [take for take in found if take not in takes]
-    others += read_takes(options.data, options.fit_prefix) if options.fit_prefix else []
+    others += read_takes(options.data, options.fit_split) if options.fit_split else []
     pipeline = None if options.truth else AvatarPipeline.load(options.preset, options.weights, options.device)
     recogniser = None if options.no_identity else FaceRecogniser()
     (options.out / "sheets").mkdir(parents=True, exist_ok=True)

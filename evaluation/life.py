@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from evaluation.lips import face_size_px256, runs
-from evaluation.takes import FPS
+from evaluation.lips import face_size_px256
+from evaluation.takes import FPS, runs
 
 _RIGHT_EYE, _LEFT_EYE = range(36, 42), range(42, 48)
 _BLINK_SHARE = 0.6

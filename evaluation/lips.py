@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evaluation.takes import FPS, SAMPLES_PER_FRAME
+from evaluation.takes import FPS, runs
 
 _UPPER, _LOWER = (61, 62, 63), (68, 67, 66)  # the three middle pairs of the inner lips
 _MAX_LAG_FRAMES = 8
@@ -94,36 +94,6 @@ def lag_frames(generated: np.ndarray, true: np.ndarray) -> float:
     left, peak, right = scores[best - 1 : best + 2]
     curvature = left - 2 * peak + right
     return float(lags[best] + (0.5 * (left - right) / curvature if curvature < -1e-9 else 0.0))
-
-
-def frame_levels_db(samples: np.ndarray) -> np.ndarray:
-    """Level of each video frame's sound in dB of full scale, [T]."""
-    count = len(samples) // SAMPLES_PER_FRAME
-    windows = samples[: count * SAMPLES_PER_FRAME].reshape(count, SAMPLES_PER_FRAME).astype(np.float64)
-    return 10 * np.log10((windows**2).mean(1) + 1e-10)
-
-
-def silent_frames(samples: np.ndarray, margin_frames: int = 6, minimum_frames: int = 8) -> np.ndarray:
-    """Frames [T] bool in pauses that ask for a shut mouth.
-
-    A frame is quiet 35 dB below the loud ones (the 95th percentile) or below -60 dB. Of each quiet run,
-    `margin_frames` on either side of speech are left out: mouths open before the sound and shut after it.
-    """
-    levels = frame_levels_db(samples)
-    quiet = levels < max(float(np.percentile(levels, 95)) - 35, -60)
-    chosen = np.zeros(len(levels), bool)
-    for start, stop in runs(quiet):
-        start += margin_frames if start > 0 else 0
-        stop -= margin_frames if stop < len(levels) else 0
-        if stop - start >= minimum_frames:
-            chosen[start:stop] = True
-    return chosen
-
-
-def runs(mask: np.ndarray) -> list[tuple[int, int]]:
-    """Half-open ranges in which a boolean sequence is true."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]]).astype(np.int8)))
-    return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
 
 
 def closed_limit(true_aperture: np.ndarray, silent: np.ndarray) -> Closed:

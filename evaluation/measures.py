@@ -18,7 +18,6 @@ from evaluation.lips import (
     face_size_px256,
     lag_frames,
     silence_score,
-    silent_frames,
 )
 from evaluation.picture import blockiness, colour_drift, gradient_energy, join_jump
 from evaluation.takes import Take
@@ -156,7 +155,7 @@ def score_clip(
     count = min(len(frames), len(true), take.frame_count)
     frames, true = frames[:count], true[:count]
     mouth = measure_mouth(take, frames, instrument.regressor.predict(frames))
-    silent = silent_frames(take.samples)[:count]
+    silent = take.silent[:count]
     closed = closed_limit(mouth.exact, silent)
     closure = closure_score(mouth.measured, take.closure[:count], closed, silent)
     exact = closure_score(mouth.exact, take.closure[:count], closed, silent)
@@ -211,7 +210,7 @@ def score_silence(
     sizes, rests, limits = [], [], []
     for take in takes:
         exact = to_px256(take.keypoints, frames.shape[1:3])
-        closed = closed_limit(aperture_px256(exact), silent_frames(take.samples))
+        closed = closed_limit(aperture_px256(exact), take.silent)
         sizes.append(face_size_px256(exact))
         rests.append(closed.rest_px256)
         limits.append(closed.limit_px256)

@@ -8,8 +8,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from evaluation.lips import runs
-from evaluation.takes import FPS
+from evaluation.takes import FPS, runs
 
 _LABEL_HEIGHT, _LABEL_WIDTH = 16, 64
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import wave
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-import av
 import numpy as np
 from PIL import Image
+
+from training.synthetic import shards
+from training.synthetic.phones import SILENCE, Phone
 
 SAMPLE_RATE, FPS = 16000, 25
 SAMPLES_PER_FRAME = SAMPLE_RATE // FPS
@@ -22,25 +22,27 @@ class Take:
 
     Attributes:
         name: of the files, without suffix.
+        folder: that they are in.
         presenter: name of the identity.
-        voice: who speaks; "" where it is not known.
-        video: path of the video.
+        voice: who speaks.
         reference: path of the presenter's reference picture.
         samples: float32 [T * 640] in -1 … 1.
         keypoints: float32 [T, 143, 3].
         closure: float32 [T], 1 where the sound demands shut lips (p, b, m).
+        silent: bool [T], pauses that ask for a shut mouth.
         motion: float32 [T, MOTION_DIM], the plan the true presenter moved by.
         prompt: text condition.
     """
 
     name: str
+    folder: Path
     presenter: str
     voice: str
-    video: Path
     reference: Path
     samples: np.ndarray
     keypoints: np.ndarray
     closure: np.ndarray
+    silent: np.ndarray
     motion: np.ndarray
     prompt: str = ""
 
@@ -49,27 +51,10 @@ class Take:
         return len(self.keypoints)
 
     def frames(self) -> np.ndarray:
-        """The true video, uint8 [T, H, W, 3]; shorter than the keypoints only if the file is."""
-        return read_video(self.video)[: self.frame_count]
-
-
-def read_video(path: Path) -> np.ndarray:
-    """All frames of a video, uint8 RGB [T, H, W, 3]."""
-    with av.open(str(path)) as container:
-        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-    if not frames:
-        raise ValueError(f"{path} holds no video frame")
-    return np.stack(frames)
-
-
-def read_sound(path: Path) -> np.ndarray:
-    """A 16-bit mono 16 kHz WAV as float32 in -1 … 1."""
-    with wave.open(str(path)) as file:
-        kind = (file.getframerate(), file.getnchannels(), file.getsampwidth())
-        if kind != (SAMPLE_RATE, 1, 2):
-            raise ValueError(f"{path} must be 16 kHz mono 16 bit, got (rate, channels, bytes) = {kind}")
-        pcm = np.frombuffer(file.readframes(file.getnframes()), dtype="<i2")
-    return pcm.astype(np.float32) / 32768
+        """The true video, uint8 [T, H, W, 3]."""
+        frames = shards.read(self.folder, self.name).frames
+        assert frames is not None
+        return frames
 
 
 def read_picture(path: Path) -> np.ndarray:
@@ -78,53 +63,67 @@ def read_picture(path: Path) -> np.ndarray:
         return np.asarray(picture.convert("RGB"))
 
 
-def find_reference(take: Path, presenter: str) -> Path:
-    """Picture `<presenter>/reference.png` of a take's presenter, in the take's folder or one of the two above.
+def silent_frames(
+    phones: list[Phone], count: int, margin_frames: int = 6, minimum_frames: int = 8
+) -> np.ndarray:
+    """Frames [count] bool in pauses that ask for a shut mouth.
+
+    `margin_frames` beside every phone are left out, since mouths open before the sound and shut after it, and what
+    remains must last `minimum_frames`.
+    """
+    silent = np.ones(count, bool)
+    for phone in phones:
+        if phone.name != SILENCE:
+            first, last = int(phone.start_s * FPS), int(np.ceil(phone.end_s * FPS))
+            silent[max(first - margin_frames, 0) : last + margin_frames] = False
+    for start, stop in runs(silent):
+        silent[start:stop] = stop - start >= minimum_frames
+    return silent
+
+
+def runs(mask: np.ndarray) -> list[tuple[int, int]]:
+    """Half-open ranges in which a boolean sequence is true."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]]).astype(np.int8)))
+    return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
+
+
+def read_take(folder: Path, name: str) -> Take:
+    """A take by its name.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if it is not finished, its parts disagree, or its presenter's reference picture is missing.
     """
-    folders = list(take.resolve().parents)[:3]
-    for folder in folders:
-        if (picture := folder / presenter / "reference.png").is_file():
-            return picture
-    raise ValueError(f"no reference picture {presenter}/reference.png in {folders[0]} or the two folders above")
-
-
-def read_take(path: Path) -> Take:
-    """A take by the path of its `.npz`, sound and keypoints cut to the same number of frames."""
-    details = json.loads(path.with_suffix(".json").read_text())
-    with np.load(path, allow_pickle=False) as arrays:
-        keypoints = arrays["keypoints"].astype(np.float32)
-        closure = arrays["closure"].astype(np.float32)
-        motion = arrays["motion"].astype(np.float32)
-    samples = read_sound(path.with_suffix(".wav"))
-    count = min(len(keypoints), len(samples) // SAMPLES_PER_FRAME)
-    presenter = str(details["presenter"])
+    shard = shards.read(folder, name, with_frames=False)
+    presenter, framing = shard.description["presenter"], shard.description["framing"]
+    reference = folder / f"reference_{presenter}_{framing}.png"
+    if not reference.is_file():
+        raise ValueError(f"{name} has no reference picture {reference}")
+    phones = [Phone(*row) for row in shard.description["phones"]]
     return Take(
-        name=path.stem,
+        name=name,
+        folder=folder,
         presenter=presenter,
-        voice=str(details.get("voice", "")),
-        video=path.with_suffix(".mp4"),
-        reference=find_reference(path, presenter),
-        samples=samples[: count * SAMPLES_PER_FRAME],
-        keypoints=keypoints[:count],
-        closure=closure[:count],
-        motion=motion[:count],
-        prompt=str(details.get("prompt", "")),
+        voice=shard.description["voice"],
+        reference=reference,
+        samples=shard.samples,
+        keypoints=shard.keypoints,
+        closure=shard.closure,
+        silent=silent_frames(phones, len(shard.keypoints)),
+        motion=shard.motion,
+        prompt=shard.description["prompt"],
     )
 
 
-def read_takes(folder: Path, prefix: str = "heldout") -> list[Take]:
-    """All takes below a folder whose names start with `prefix`, ordered by name.
+def read_takes(folder: Path, split: str = "heldout") -> list[Take]:
+    """All finished takes of a split in a folder, ordered by name.
 
     Raises:
         ValueError: if there is none.
     """
-    paths = sorted(path for path in folder.rglob(f"{prefix}*.npz") if path.with_suffix(".mp4").is_file())
-    if not paths:
-        raise ValueError(f"no take {prefix}*.npz beside .mp4, .wav and .json below {folder}")
-    return [read_take(path) for path in paths]
+    names = shards.list_shards(folder, split)
+    if not names:
+        raise ValueError(f"no finished take of split {split!r} in {folder}")
+    return [read_take(folder, name) for name in names]
 
 
 def choose_takes(takes: list[Take], count: int | None) -> list[Take]:

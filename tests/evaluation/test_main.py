@@ -45,7 +45,7 @@ def test_perfect_pipeline_passes_and_leaves_sheets(
     assert silence["blinks seen of blinks planned"]["value"] == pytest.approx(1)
     assert found["Long"]["colour change ΔE, worst 5 s"]["holds"]
     names = {path.name for path in (tmp_path / "sheets").iterdir()}
-    assert {"heldout-0000.jpg", "silence-ana.jpg", "long-ana.jpg"} <= names
+    assert {"ana_head_heldout_0000.jpg", "silence-ana.jpg", "long-ana.jpg"} <= names
     assert "✓" in (tmp_path / "report.md").read_text()
 
 
@@ -67,4 +67,4 @@ def test_bad_input_is_one_sentence(
     arguments = ["evaluation", "--data", str(tmp_path), "--out", str(tmp_path / "out"), "--truth"]
     monkeypatch.setattr(main.sys, "argv", arguments)
     assert main.main() == 1
-    assert capsys.readouterr().err.startswith("evaluation: no take")
+    assert capsys.readouterr().err.startswith("evaluation: no finished take")

@@ -5,7 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evaluation.takes import Take, choose_takes, read_takes
+from evaluation.takes import Take, choose_takes, read_take, read_takes, runs, silent_frames
+from tests.evaluation import toy
+from training.synthetic.phones import Phone
 
 
 def test_take_holds_video_sound_and_keypoints_of_one_length(takes: list[Take]) -> None:
@@ -17,11 +19,27 @@ def test_take_holds_video_sound_and_keypoints_of_one_length(takes: list[Take]) -
 
 
 def test_chosen_takes_are_spread_over_presenters(takes: list[Take]) -> None:
-    assert [take.presenter for take in choose_takes(takes[::2] + takes[1::2], 2)] == ["ana", "ben"]
+    assert [take.presenter for take in choose_takes(takes, 2)] == ["ana", "ben"]
     assert len(choose_takes(takes, None)) == 4
 
 
+def test_pauses_leave_out_the_edges_of_speech() -> None:
+    phones = [Phone("SIL", 0.0, 1.21), Phone("AA", 1.21, 0.2), Phone("M", 1.6, 0.79)]
+    assert runs(silent_frames(phones, 100)) == [(0, 24), (66, 100)]
+    assert runs(silent_frames(phones, 70)) == [(0, 24)]
+
+
 def test_folder_without_takes_is_refused(tmp_path: Path) -> None:
-    np.savez(tmp_path / "heldout-0000.npz", keypoints=np.zeros(1))
-    with pytest.raises(ValueError, match="no take"):
+    with pytest.raises(ValueError, match="no finished take"):
         read_takes(tmp_path)
+
+
+def test_take_without_a_reference_is_refused(tmp_path: Path) -> None:
+    toy.write_take(tmp_path, "ana", 0, 2.0, seed=0)
+    (tmp_path / "reference_ana_head.png").unlink()
+    with pytest.raises(ValueError, match="no reference picture"):
+        read_take(tmp_path, "ana_head_heldout_0000")
+
+
+def test_runs_are_half_open() -> None:
+    assert runs(np.array([1, 0, 1, 1], bool)) == [(0, 1), (2, 4)]

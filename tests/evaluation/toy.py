@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import wave
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import av
 import cv2
 import numpy as np
 import torch
@@ -15,6 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from models.motion import motion_frames
+from training.synthetic.shards import encode_video
+from training.synthetic.voices import write_wav
 
 SIDE = 128
 _SHIFT = 4  # sub-pixel bits of OpenCV's drawing
@@ -104,28 +104,24 @@ def render(look: Look, aperture: np.ndarray, motion: np.ndarray) -> tuple[np.nda
     return np.stack([frame for frame, _ in drawn]), np.stack([points for _, points in drawn])
 
 
-def write_take(folder: Path, name: str, presenter: str, seconds: float, seed: int) -> None:
+def write_take(folder: Path, presenter: str, index: int, seconds: float, seed: int) -> None:
     """One take in the layout of the shards."""
+    name = f"{presenter}_head_heldout_{index:04d}"
     samples, closure = speech(seconds, seed)
     motion = motion_frames(seed, 0, len(closure))
     frames, keypoints = render(LOOKS[presenter], mouth_of(samples), motion)
-    with av.open(str(folder / f"{name}.mp4"), "w") as container:
-        stream = container.add_stream("libx264", rate=25, options={"crf": "10", "preset": "ultrafast"})
-        stream.width, stream.height, stream.pix_fmt = SIDE, SIDE, "yuv444p"
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode(None))
-    with wave.open(str(folder / f"{name}.wav"), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(16000)
-        file.writeframes((samples * 32767).astype("<i2").tobytes())
-    np.savez(folder / f"{name}.npz", keypoints=keypoints, closure=closure, motion=motion)
-    details = {"presenter": presenter, "voice": "tone", "prompt": ""}
+    encode_video(folder / f"{name}.mp4", frames, crf="10")
+    write_wav(folder / f"{name}.wav", samples)
+    face = np.zeros((len(closure), 52), np.float32)
+    arrays = {"keypoints": keypoints, "closure": closure, "motion": motion, "face": face, "shown_face": face}
+    np.savez(folder / f"{name}.npz", **arrays)
+    details = {
+        "presenter": presenter, "split": "heldout", "framing": "head", "voice": "tone", "prompt": "",
+        "phones": [["AA", 12 / 25, (len(closure) - 26) / 25]],
+    }
     (folder / f"{name}.json").write_text(json.dumps(details))
-    picture = folder / presenter / "reference.png"
+    picture = folder / f"reference_{presenter}_head.png"
     if not picture.is_file():
-        picture.parent.mkdir()
         Image.fromarray(frames[0]).save(picture)
 
 
