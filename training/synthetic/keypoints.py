@@ -50,7 +50,6 @@ class _Landmarks:
     single: np.ndarray
     upper: np.ndarray
     lower: np.ndarray
-    tips: dict[str, np.ndarray]
 
 
 def _mirrored(body: BodyModel, vertices: np.ndarray) -> np.ndarray:
@@ -96,10 +95,10 @@ def find_landmarks(body: BodyModel) -> _Landmarks:
     points += [corner, *rim_u, _CORNER, *rim_l]
     upper = np.stack([right_upper[2], right_upper[1], left_upper[0], left_upper[1], left_upper[2]])
     lower = np.stack([left_lower[2], left_lower[1], left_lower[0], right_lower[1], right_lower[2]])
-    return _Landmarks(np.array(points, np.int64), upper, lower, _finger_tips(body))
+    return _Landmarks(np.array(points, np.int64), upper, lower)
 
 
-def _finger_tips(body: BodyModel) -> dict[str, np.ndarray]:
+def finger_tips(body: BodyModel) -> dict[str, np.ndarray]:
     """Base vertex at the end of each finger, thumb first: side -> [5]."""
     weights = body.weights.tocsc()
     tips = {}
@@ -130,7 +129,7 @@ class Keypoints:
         )
         if min(self._single.min(), self._upper.min(), self._lower.min()) < 0:
             raise ValueError("the figure lacks vertices of the face that keypoints need")
-        self._tips = {side: slot[tips] for side, tips in landmarks.tips.items()}
+        self._tips = {side: slot[tips] for side, tips in finger_tips(body).items()}
         self._body = np.array([skeleton.index[name] for name in BODY_BONES])
         self._joints = {
             side: np.array([skeleton.index[f"finger{k}-{j}.{side}"] for k in range(1, 6) for j in (1, 2, 3)])

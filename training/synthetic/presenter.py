@@ -13,10 +13,11 @@ from typing import Literal
 
 import numpy as np
 
+from training.synthetic.arms import Arms
 from training.synthetic.body import RestShape, load_body
 from training.synthetic.figure import Figure
 from training.synthetic.identity import Identity
-from training.synthetic.keypoints import Keypoints
+from training.synthetic.keypoints import Keypoints, finger_tips
 from training.synthetic.renderer import (
     Camera,
     EyePose,
@@ -68,6 +69,8 @@ class Presenter:
         shape = self.body.shape(identity.phenotype, identity.slider_values(self.body.sliders))
         self.shape = RestShape(lower_teeth(shape.vertices), shape.heads)
         self.skeleton = Skeleton(self.body.bones, self.body.parents, self.shape.heads)
+        tips = finger_tips(self.body)
+        self._arms = Arms(self.skeleton, {side: shape.vertices[vertices] for side, vertices in tips.items()})
         self._action = {name: i for i, name in enumerate(self.body.action_labels)}
         self._rest_face = self._named_actions(dict(identity.rest))
         self._seal = 0.0
@@ -77,7 +80,7 @@ class Presenter:
     def render(self, pose: FramePose, framing: Framing = "head") -> tuple[np.ndarray, np.ndarray]:
         """Picture uint8 [S, S, 3] RGB and keypoints float32 [143, 3] (x, y in 0..1, visibility)."""
         shot = self._shots.get(framing) or self._set_up(framing)
-        rotations, heads = self.skeleton.solve(torso_rotations(pose), {}, shot.order)
+        rotations, heads = self._bones(pose, shot, framing)
         vertices = shot.figure.pose(rotations, heads, self.skeleton.heads, self.face(pose))
         normals = shot.figure.normals(vertices)
         index = self.skeleton.index
@@ -90,6 +93,16 @@ class Presenter:
         )
         points = shot.keypoints(vertices, heads, shot.camera.matrix, depth, with_hands=framing == "upper")
         return picture, points
+
+    def _bones(self, pose: FramePose, shot: _Shot, framing: Framing) -> tuple[np.ndarray, np.ndarray]:
+        """Global rotations and heads of the bones; a head picture shows no arms, so they hang there."""
+        relative = torso_rotations(pose)
+        if pose.arms is None or framing == "head":
+            return self.skeleton.solve(self._arms.hanging(relative), {}, shot.order)
+        chest = self.skeleton.index["spine01"]
+        rotations, heads = self.skeleton.solve(relative, {}, self.skeleton.needed(np.array([chest])))
+        absolute, fingers = self._arms.reach(pose.arms, rotations[chest], heads[chest], relative)
+        return self.skeleton.solve(relative | fingers, absolute, shot.order)
 
     def face(self, pose: FramePose) -> np.ndarray:
         """Facial actions [52] of a frame: its own, the resting expression, blink, brows, lids with the gaze."""

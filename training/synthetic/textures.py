@@ -17,6 +17,7 @@ from training.synthetic.body import BodyModel
 
 SKIN_SIZE = 1024
 CLOTH_SIZE = 1024
+TEE_LOGOS = ((0.79, 0.235), (0.56, 0.19), (0.246, 0.14), (0.533, 0.165))  # where T-shirts carry one
 PHOTO_FLUSH = np.array([0.01, 0.10, 0.09])  # how much darker per channel full flush makes a photo-based skin
 _HAIRLINE_AZIMUTH = (0, 25, 45, 58, 68, 78, 90, 102, 116, 140, 180)  # degrees from straight ahead
 _HAIRLINE_ELEVATION = (37, 38, 36, 27, 12, -6, -16, -14, -24, -38, -46)
@@ -249,8 +250,10 @@ def paint_tee(picture: np.ndarray, colour: Sequence[float], trim: Sequence[float
     size = picture.shape[0]
     y, x = np.mgrid[0:size, 0:size] / size
     logo = np.zeros(orange.shape, bool)
-    for centre in ((0.79, 0.235), (0.56, 0.19), (0.246, 0.14), (0.533, 0.165)):
+    for centre in TEE_LOGOS:
         logo |= np.hypot(x - centre[0], y - centre[1]) < 0.10
+    plain = cv2.GaussianBlur(logo.astype(np.float32), (0, 0), 5)
+    folds = folds * (1 - plain) + plain
     seam = cv2.GaussianBlur((orange & ~logo).astype(np.float32), (0, 0), 0.8)[..., None]
     out = np.array(colour) * 255 * folds[..., None]
     return out * (1 - seam) + np.array(trim) * 255 * seam
@@ -305,10 +308,11 @@ def fold_normals(picture: np.ndarray | None, strength: float, smoothed: bool = F
     normal = np.full((size, size, 3), (128, 128, 255), np.uint8)
     if picture is not None:
         normal = cv2.resize(picture[..., :3], (size, size), interpolation=cv2.INTER_AREA)
-        if smoothed:
+        for centre in TEE_LOGOS if smoothed else ():
             y, x = np.mgrid[0:size, 0:size] / size
-            logo = (np.hypot(x - 0.246, y - 0.14) < 0.085) | (np.hypot((x - 0.533) * 0.7, y - 0.165) < 0.085)
-            normal[logo] = cv2.GaussianBlur(normal, (0, 0), 9)[logo]
+            distance = np.hypot((x - centre[0]) * 0.85, y - centre[1])
+            weight = np.clip((0.105 - distance) / 0.02, 0, 1)[..., None]
+            normal = normal * (1 - weight) + cv2.GaussianBlur(normal, (0, 0), 11) * weight
     vector = normal.astype(np.float32) / 127.5 - 1
     vector[..., :2] += slope * strength * 0.5
     return np.clip((vector + 1) * 127.5, 0, 255).astype(np.uint8)

@@ -129,5 +129,5 @@ def _cloth_pictures(identity: Identity, assets: Path) -> tuple[np.ndarray, np.nd
         return textures.read_picture(path) if path.is_file() else None
 
     albedo = textures.finish_cloth(rgb, picture, optional("ao"))
-    normal = textures.fold_normals(optional("normal"), FOLD_STRENGTH, smoothed=name == "male_casualsuit06")
+    normal = textures.fold_normals(optional("normal"), FOLD_STRENGTH, smoothed=name in TEES)
     return albedo, normal
