@@ -90,37 +90,39 @@ def attention_triton(
 
     output = q.new_empty(batch, query_count, heads, head_dim).transpose(1, 2)
     tiles_per_group = triton.cdiv(group_length, tile.queries)
-    _attention_kernel[(groups * tiles_per_group, batch * heads)](
-        q,
-        k,
-        v,
-        output,
-        key_lengths,
-        key_windows.contiguous() if key_windows is not None else None,
-        *q.stride(),
-        *k.stride(),
-        *v.stride(),
-        *output.stride(),
-        key_lengths.stride(0) if key_lengths is not None else 0,
-        heads,
-        key_count,
-        group_length,
-        tiles_per_group,
-        prefix_length,
-        query_offset,
-        scale * LOG2_E,
-        HEAD_DIM=head_dim,
-        BLOCK_D=padded_head_dim,
-        BLOCK_M=tile.queries,
-        BLOCK_N=tile.keys,
-        HAS_LENGTHS=key_lengths is not None,
-        HAS_WINDOWS=key_windows is not None,
-        PRECISION="tf32" if is_tf32_allowed else "ieee",
-        UPCAST=is_interpreting(),
-        num_warps=tile.warps,
-        num_stages=tile.stages,
-        enable_fp_fusion=True,
-    )
+    with torch.cuda.device_of(q):
+        _attention_kernel[(groups * tiles_per_group * batch * heads,)](
+            q,
+            k,
+            v,
+            output,
+            key_lengths,
+            key_windows.contiguous() if key_windows is not None else None,
+            *q.stride(),
+            *k.stride(),
+            *v.stride(),
+            *output.stride(),
+            key_lengths.stride(0) if key_lengths is not None else 0,
+            heads,
+            groups * tiles_per_group,
+            key_count,
+            group_length,
+            tiles_per_group,
+            prefix_length,
+            query_offset,
+            scale * LOG2_E,
+            HEAD_DIM=head_dim,
+            BLOCK_D=padded_head_dim,
+            BLOCK_M=tile.queries,
+            BLOCK_N=tile.keys,
+            HAS_LENGTHS=key_lengths is not None,
+            HAS_WINDOWS=key_windows is not None,
+            PRECISION="tf32" if is_tf32_allowed else "ieee",
+            UPCAST=is_interpreting(),
+            num_warps=tile.warps,
+            num_stages=tile.stages,
+            enable_fp_fusion=True,
+        )
     return output
 
 
@@ -217,6 +219,7 @@ def _attention_kernel(
     output_stride_d,
     lengths_stride,
     heads,
+    tiles,
     key_count,
     group_length,
     tiles_per_group,
@@ -233,11 +236,11 @@ def _attention_kernel(
     UPCAST: tl.constexpr,
 ):
     # Tiles of the prefix see fewer keys: start the long ones first.
-    tile_index = tl.num_programs(0) - 1 - tl.program_id(0)
+    tile_index = tiles - 1 - tl.program_id(0) % tiles
     group = tile_index // tiles_per_group
     row_in_group = (tile_index % tiles_per_group) * BLOCK_M
-    head = (tl.program_id(1) % heads).to(tl.int64)
-    batch = (tl.program_id(1) // heads).to(tl.int64)
+    head = (tl.program_id(0) // tiles % heads).to(tl.int64)
+    batch = (tl.program_id(0) // tiles // heads).to(tl.int64)
 
     first_key = 0
     key_end = key_count

@@ -6,13 +6,15 @@ run in one. The noise words come from `tl.philox` (10 rounds, 32-bit words), equ
 bit for bit. All arithmetic is fp32; the result is rounded once.
 """
 
+import math
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from kernels.low_pass.philox import as_rows, wrap_int64
-from kernels.low_pass.reference import filter_radius, gaussian_taps
+from kernels.low_pass.reference import filter_radius
 
 MAX_BLOCK = 256
 WARPS = 4
@@ -56,27 +58,34 @@ def _launch(
         seeds, offsets = wrap_int64(seed), offset
     radius = filter_radius(sigma)
     block = choose_block(height * width)
-    _low_pass_kernel[(batch * channels * frames, triton.cdiv(height * width, block))](
-        latents,
-        output,
-        seeds,
-        offsets,
-        *latents.stride(),
-        channels,
-        frames,
-        height,
-        width,
-        -0.5 / sigma**2 if radius else 0.0,
-        float(gaussian_taps(sigma)[radius]),
-        float(noise_scale),
-        RADIUS=radius,
-        HAS_NOISE=has_noise,
-        IS_PER_ROW=is_per_row,
-        BLOCK=block,
-        num_warps=WARPS,
-        enable_fp_fusion=True,
-    )
+    grid = (batch * channels * frames, triton.cdiv(height * width, block))
+    with torch.cuda.device_of(latents):
+        _low_pass_kernel[grid](
+            latents,
+            output,
+            seeds,
+            offsets,
+            *latents.stride(),
+            channels,
+            frames,
+            height,
+            width,
+            -0.5 / sigma**2 if radius else 0.0,
+            _centre_weight(sigma, radius),
+            float(noise_scale),
+            RADIUS=radius,
+            HAS_NOISE=has_noise,
+            IS_PER_ROW=is_per_row,
+            BLOCK=block,
+            num_warps=WARPS,
+            enable_fp_fusion=True,
+        )
     return output
+
+
+def _centre_weight(sigma: float, radius: int) -> float:
+    """The middle one of `gaussian_taps`, without a tensor."""
+    return 1.0 / (1.0 + 2.0 * sum(math.exp(-0.5 * (tap / sigma) ** 2) for tap in range(1, radius + 1)))
 
 
 @triton.jit

@@ -72,10 +72,9 @@ OPTIONS: dict[str, Callable[[torch.device], dict]] = {
 @pytest.mark.parametrize("head_dim", [32, 48, 64, 128])
 @pytest.mark.parametrize(("query_count", "key_count"), [(1, 1), (17, 130), (130, 65), (65, 17)])
 def test_kernel_equals_reference(device, query_count, key_count, head_dim, dtype):
-    for seed in range(2):
-        q, k, v = make_inputs(query_count, key_count, head_dim, dtype=dtype, device=device, batch=1, heads=2, seed=seed)
-        expected = attention(q, k, v, backend="reference")
-        assert_close(attention(q, k, v, backend="triton"), expected)
+    seed = head_dim + query_count
+    q, k, v = make_inputs(query_count, key_count, head_dim, dtype=dtype, device=device, batch=1, seed=seed)
+    assert_close(attention(q, k, v, backend="triton"), attention(q, k, v, backend="reference"))
 
 
 @pytest.mark.parametrize("head_dim", [1, 8, 80, 200])
