@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels.low_pass import low_pass_noise
+from kernels.low_pass import low_pass_noise, standard_normal
 from models import checkpoints
 from models.conditions import SAMPLE_RATE, SAMPLES_PER_FRAME, AudioEncoder, TextEncoder
 from models.configs import Preset, SamplingConfig
@@ -270,9 +270,9 @@ class AvatarPipeline:
 
     def _noise(self, state: ChunkState, new: int, like: Tensor, stream: int) -> Tensor:
         """Unit normal noise [1, C, n, H, W] that depends on the seed and the latents' places in the stream."""
-        zeros = torch.zeros(new, like.shape[1], 1, *like.shape[3:], device=self.device)
-        noise = low_pass_noise(zeros, 0.0, 1.0, self._latent_seeds(state, new, 0, stream))
-        return noise[:, :, 0].transpose(0, 1)[None]
+        shape = (new, like.shape[1], *like.shape[3:])
+        noise = standard_normal(shape, self._latent_seeds(state, new, 0, stream), device=self.device)
+        return noise.transpose(0, 1)[None]
 
 
 def _last(before: Tensor | None, latents: Tensor, count: int) -> Tensor:

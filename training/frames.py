@@ -25,7 +25,7 @@ class TakeFrames:
 
     @property
     def heldout(self) -> bool:
-        return self.name.startswith("heldout")
+        return "_heldout_" in self.name
 
     @cached_property
     def frames(self) -> np.ndarray:

@@ -95,16 +95,22 @@ class TakeLatents:
         return self.tensors["lr"].shape[1]
 
 
-def load_latents(folder: Path, heldout: bool) -> list[TakeLatents]:
-    """All takes of a latents folder."""
-    references = {path.stem: load_file(path) for path in sorted((folder / "references").glob("*.safetensors"))}
+def load_latents(folder: Path, heldout: bool, device: str = "cpu") -> list[TakeLatents]:
+    """All takes of a latents folder, their tensors on a device: windows are then cut where they are used.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    references = {path.stem: load_file(path, device) for path in sorted((folder / "references").glob("*.safetensors"))}
     found = []
     for path in sorted(folder.glob("*.safetensors")):
-        if path.name.startswith("heldout") != heldout:
+        if ("_heldout_" in path.name) != heldout:
             continue
         about = json.loads(path.with_suffix(".json").read_text())
         found.append(
-            TakeLatents(path.stem, about["presenter"], about["prompt"], load_file(path), references[about["presenter"]])
+            TakeLatents(
+                path.stem, about["presenter"], about["prompt"], load_file(path, device), references[about["presenter"]]
+            )
         )
     if not found:
         raise ValueError(f"{folder} holds no {'held-out' if heldout else 'training'} latents")
@@ -113,15 +119,15 @@ def load_latents(folder: Path, heldout: bool) -> list[TakeLatents]:
 
 def audio_windows(tokens: Tensor, first: int, count: int, window: int) -> Tensor:
     """Tokens [F, D] of a take → [count, window, D] for latents first, first + 1, …; the first token repeats."""
-    ends = 4 * (torch.arange(first, first + count) + 1)
-    index = ends[:, None] - window + torch.arange(window)
+    ends = 4 * (torch.arange(first, first + count, device=tokens.device) + 1)
+    index = ends[:, None] - window + torch.arange(window, device=tokens.device)
     return tokens[index.clamp_min(0)].float()
 
 
 def region_weights(keypoints: Tensor, points: slice, size: int, radius: float) -> Tensor:
     """Keypoints [4T, 143, 3] → bumps [T, size, size] of height 1 around the mean of some points."""
     centres = keypoints[:, points, :2].mean(1).unflatten(0, (-1, 4)).mean(1) * size
-    cells = torch.arange(size) + 0.5
+    cells = torch.arange(size, device=keypoints.device) + 0.5
     x = torch.exp(-((cells - centres[:, :1]) ** 2) / (2 * radius**2))
     y = torch.exp(-((cells - centres[:, 1:]) ** 2) / (2 * (0.75 * radius) ** 2))
     return y[:, :, None] * x[:, None, :]
@@ -150,10 +156,11 @@ def main() -> None:
     load_component(arguments.weights, "vae", vae)
     load_component(arguments.weights, "audio", audio)
     (arguments.out / "references").mkdir(parents=True, exist_ok=True)
-    for picture in sorted(arguments.data.glob("**/reference.png")):
+    for picture in sorted(arguments.data.glob("**/reference_*.png")):
         with np.load(picture.with_suffix(".npz")) as arrays:
             keypoints = torch.from_numpy(arrays["keypoints"].astype(np.float32)).reshape(-1, 143, 3)[0]
-        target = arguments.out / "references" / f"{picture.parent.name}.safetensors"
+        presenter = picture.stem.split("_")[1]
+        target = arguments.out / "references" / f"{presenter}.safetensors"
         save_file(encode_reference(picture, vae, keypoints), target)
     for take in tqdm(takes(arguments.data, heldout=True) + takes(arguments.data, heldout=False)):
         target = arguments.out / f"{take.name}.safetensors"

@@ -40,6 +40,7 @@ class LoopConfig:
     threads: int = 1
     seed: int = 0
     device: str = "cpu"
+    bf16: bool = False  # autocast; for CUDA: bf16 is slower than fp32 on most CPUs
 
     def __post_init__(self) -> None:
         if self.minutes <= 0 or self.learning_rate <= 0:
@@ -85,7 +86,8 @@ class TrainingRun(Generic[Model]):
         next_checkpoint += self.config.checkpoint_seconds
         while self.progress < 1:
             self._set_learning_rate()
-            loss, values = loss_of_step()
+            with torch.autocast(torch.device(self.config.device).type, torch.bfloat16, enabled=self.config.bf16):
+                loss, values = loss_of_step()
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(self.parameters.values(), self.config.clip_norm)

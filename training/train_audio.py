@@ -20,6 +20,7 @@ from models.conditions import MEL_CONTEXT_SAMPLES, SAMPLES_PER_FRAME, AudioEncod
 from models.presets import preset
 from training.config import parse_run
 from training.loop import LoopConfig, TrainingRun
+from training.synthetic.script import loudness_track
 from training.synthetic.speech import load_corpus
 from training.synthetic.visemes import FACE_INDEX, viseme_track
 from training.synthetic.voices import resample
@@ -63,7 +64,7 @@ def utterances(run: AudioRun, encoder: AudioEncoder, split: str, speeds: tuple[f
             sound = np.zeros(frames * SAMPLES_PER_FRAME, np.float32)
             sound[8 * SAMPLES_PER_FRAME :][: len(samples)] = samples
             phones = [(p.name, p.start_s / speed + 8 / 25, p.duration_s / speed) for p in clip.phones]
-            face, closure = viseme_track(phones, frames)
+            face, closure = viseme_track(phones, frames, loudness_track(sound, frames))
             before = MEL_CONTEXT_SAMPLES + config.context_frames * SAMPLES_PER_FRAME
             ahead = config.look_ahead_frames * SAMPLES_PER_FRAME
             mels = encoder.log_mel(F.pad(torch.from_numpy(sound), (before, ahead))[None])[0]

@@ -131,7 +131,7 @@ def lip_corners(keypoints: Tensor, size: int) -> Tensor:
     """Keypoints [4T, 143, 3] → top-left cells (row, column) [T, 2] of lip crops on a grid of size × size."""
     centres = keypoints[:, LIPS, :2].mean(1).unflatten(0, (-1, 4)).mean(1) * size
     corner = torch.stack([centres[:, 1] - CROP_ROWS / 2, centres[:, 0] - CROP_COLUMNS / 2], dim=1).round()
-    return corner.clamp_min(0).minimum(torch.tensor([size - CROP_ROWS, size - CROP_COLUMNS])).long()
+    return corner.clamp_min(0).minimum(corner.new_tensor([size - CROP_ROWS, size - CROP_COLUMNS])).long()
 
 
 def lip_crops(latents: Tensor, corners: Tensor) -> Tensor:
@@ -157,7 +157,7 @@ def fit_lip_probe(takes: list[TakeLatents], size: int, penalty: float = 300.0) -
         targets.append(aperture(keypoints).view(-1, 4))
     x, y = torch.cat(crops), torch.cat(targets)
     x, y = x - x.mean(0), (y - y.mean(0)) / y.std()
-    weights = torch.linalg.solve(x.T @ x + penalty * torch.eye(x.shape[1]), x.T @ y)
+    weights = torch.linalg.solve(x.T @ x + penalty * torch.eye(x.shape[1], device=x.device), x.T @ y)
     return weights, correlation(x @ weights, y)
 
 
@@ -190,7 +190,7 @@ def make_report(windows: Windows, probe: Tensor) -> Callable[[Conditioned], dict
         for batch in batches:
             clean = batch.clean[:, :, -new:]
             truth = lip_crops(clean, batch.corners) @ probe
-            zero = torch.zeros(len(clean))
+            zero = clean.new_zeros(len(clean))
             denoised = predict(model, batch, new, zero)
             shuffled = predict(model, replace(batch, audio=batch.audio.roll(1, 0)), new, zero)
             error = (denoised - clean).square().mean(1)
@@ -217,7 +217,7 @@ def main() -> None:
     config = preset(run.preset)
     torch.manual_seed(run.loop.seed)
     device = run.loop.device
-    training_takes, held_out = load_latents(run.latents, heldout=False), load_latents(run.latents, heldout=True)
+    training_takes, held_out = (load_latents(run.latents, heldout, device) for heldout in (False, True))
     model = Conditioned(config)
     if run.start:
         load_component(Path(run.start), "lr_a2v", model.lr_a2v)

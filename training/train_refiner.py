@@ -69,7 +69,6 @@ class Windows:
     def __init__(self, takes: list[TakeLatents], run: RefinerRun, config: Preset, seed: int, augment: bool) -> None:
         self.takes, self.run, self.config, self.augment = takes, run, config, augment
         self.rng = np.random.default_rng(seed)
-        self.generator = torch.Generator().manual_seed(seed)
 
     def batch(self, size: int, motion_latents: int, new: int, crop: int) -> Batch:
         rows = [self._window(motion_latents, new, crop) for _ in range(size)]
@@ -104,7 +103,7 @@ class Windows:
         keypoints = keypoints.clone()
         keypoints[:, BACKGROUND] = take.reference["keypoints"][BACKGROUND]
         if self.augment:
-            shake = torch.randn(len(keypoints), PERSON_POINTS, 2, generator=self.generator)
+            shake = torch.randn(len(keypoints), PERSON_POINTS, 2, device=keypoints.device)
             keypoints[:, :PERSON_POINTS, :2] += run.keypoint_noise * float(rng.random()) * shake
         pose = pose_tokens(keypoints[None], *config.lr_latent_size)[0]
         grid = config.lr_latent_size
@@ -112,8 +111,8 @@ class Windows:
             1, 2
         )
         lr = tensors["lr"][None, :, start : start + count].float()
-        noise = torch.randn(lr.shape, generator=self.generator)
-        degraded = upsample_latents(low_pass(lr, config.low_pass_sigma) + config.degradation_noise * noise)[0]
+        filtered = low_pass(lr, config.low_pass_sigma)
+        degraded = upsample_latents(filtered + config.degradation_noise * torch.randn_like(lr))[0]
         degraded = torch.cat([torch.zeros_like(degraded[:, :1]), degraded], dim=1)[area]
         if self.augment:
             pose = pose * float(rng.random() >= run.drop_pose)
@@ -146,7 +145,7 @@ def make_report(windows: Windows) -> Callable[[PGRefiner], dict[str, float]]:
 
     def report(model: PGRefiner) -> dict[str, float]:
         torch.manual_seed(1)
-        clean, zero = batch.clean[:, :, -new:], torch.zeros(len(batch.clean))
+        clean, zero = batch.clean[:, :, -new:], batch.clean.new_zeros(len(batch.clean))
         error = (predict(model, batch, new, zero) - clean).square().mean(1)
         no_pose = replace(batch, pose=torch.zeros_like(batch.pose))
         no_lr = replace(batch, degraded=torch.zeros_like(batch.degraded))
@@ -166,7 +165,7 @@ def main() -> None:
     config = preset(run.preset)
     torch.manual_seed(run.loop.seed)
     device = run.loop.device
-    training_takes, held_out = load_latents(run.latents, heldout=False), load_latents(run.latents, heldout=True)
+    training_takes, held_out = (load_latents(run.latents, heldout, device) for heldout in (False, True))
     model = PGRefiner(config.refiner)
     if run.start:
         load_component(Path(run.start), "refiner", model)

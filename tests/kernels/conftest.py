@@ -1,14 +1,7 @@
-"""Kernels run natively where there is a CUDA device, else in Triton's interpreter on the CPU."""
-
-import os
-import sys
+"""Where the kernels of these tests run; `tests/conftest.py` chooses Triton's interpreter."""
 
 import pytest
 import torch
-
-# The interpreter has to be chosen before triton is imported for the first time.
-if not torch.cuda.is_available() and "triton" not in sys.modules:
-    os.environ["TRITON_INTERPRET"] = "1"
 
 
 @pytest.fixture(scope="session")
@@ -20,5 +13,5 @@ def device() -> torch.device:
     from triton.runtime.interpreter import InterpretedFunction
 
     if not isinstance(language.philox, InterpretedFunction):
-        pytest.skip("triton was imported before TRITON_INTERPRET=1 was set: run tests/kernels alone")
+        pytest.skip("triton was imported before TRITON_INTERPRET=1 was set")
     return torch.device("cpu")

@@ -74,9 +74,9 @@ def write_take(folder: Path, name: str, presenter: str, seed: int, frames: int =
 
 def write_toy_data(folder: Path) -> None:
     """Two training takes and one held-out take of presenter `toy`, and its reference."""
-    (folder / "toy").mkdir(parents=True)
-    for name, seed in (("train_toy_0", 1), ("train_toy_1", 2), ("heldout_toy_0", 3)):
-        write_take(folder / "toy", name, "toy", seed)
+    folder.mkdir(parents=True)
+    for name, seed in (("toy_head_train_0", 1), ("toy_head_train_1", 2), ("toy_head_heldout_0", 3)):
+        write_take(folder, name, "toy", seed)
     neutral = toy_keypoints(0.0, 0.0)
-    Image.fromarray(draw(neutral, 0.0)).save(folder / "toy" / "reference.png")
-    np.savez(folder / "toy" / "reference.npz", keypoints=neutral)
+    Image.fromarray(draw(neutral, 0.0)).save(folder / "reference_toy_head.png")
+    np.savez(folder / "reference_toy_head.npz", keypoints=neutral)
