@@ -42,9 +42,9 @@ _TARGETS: dict[str, dict[str, float]] = {
     "P B M": {"mouthPress": 0.45, "mouthRollLower": 0.30, "mouthRollUpper": 0.22},
     "F V": {"jawOpen": 0.10, "mouthRollLower": 0.72, "mouthUpperUp": 0.34, "mouthShrugUpper": 0.12},
     "TH DH": {"jawOpen": 0.22, "mouthLowerDown": 0.36, "mouthUpperUp": 0.17, "tongueOut": 0.35},
-    "T D N L": {"jawOpen": 0.21, "mouthLowerDown": 0.38, "mouthUpperUp": 0.14, "mouthStretch": 0.11},
+    "T D N L": {"jawOpen": 0.15, "mouthLowerDown": 0.34, "mouthUpperUp": 0.14, "mouthStretch": 0.11},
     "S Z": {"jawOpen": 0.08, "mouthLowerDown": 0.48, "mouthUpperUp": 0.25, "mouthStretch": 0.34},
-    "SH ZH CH JH": {"jawOpen": 0.12, "mouthFunnel": 0.72, "mouthLowerDown": 0.22, "mouthUpperUp": 0.22},
+    "SH ZH CH JH": {"jawOpen": 0.10, "mouthFunnel": 0.78, "mouthLowerDown": 0.22, "mouthUpperUp": 0.22},
     "K G NG HH": {"jawOpen": 0.28, "mouthLowerDown": 0.26, "mouthUpperUp": 0.08},
     "R ER": {"jawOpen": 0.19, "mouthFunnel": 0.42, "mouthPucker": 0.28},
     "W UW": {"jawOpen": 0.16, "mouthPucker": 0.95, "mouthFunnel": 0.28},
@@ -69,11 +69,12 @@ _DIPHTHONGS = {
 _NUCLEUS_SHARE = 0.55  # of a diphthong's time
 
 _STRENGTH = {
-    **dict.fromkeys("AA AE AO EH".split(), 2.0),
+    **dict.fromkeys("AA AE AO EH".split(), 1.7),
     **dict.fromkeys("AH IH IY UH ER".split(), 1.4),
-    **dict.fromkeys("W UW SH ZH CH JH".split(), 1.8),
-    **dict.fromkeys("S Z TH DH".split(), 1.1),
-    **dict.fromkeys("T D N L K G NG HH R Y".split(), 0.7),
+    **dict.fromkeys("W UW SH ZH CH JH".split(), 2.2),
+    **dict.fromkeys("S Z TH DH".split(), 1.5),
+    **dict.fromkeys("T D N L R Y".split(), 1.1),
+    **dict.fromkeys("K G NG HH".split(), 0.7),
     **dict.fromkeys("F V P B M".split(), 0.9),  # the hard windows below see to these
     SILENCE: 1.0,
 }
