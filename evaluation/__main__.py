@@ -39,6 +39,8 @@ from evaluation.takes import Take, choose_takes, group_by_presenter, read_pictur
 from models.motion import motion_frames
 from models.pipeline import AvatarPipeline
 
+_SILENT_PROMPT = "neutral"
+
 
 @dataclass
 class Findings:
@@ -101,7 +103,7 @@ def measure_presenter(
         findings.pictures.append(write_sheet(options.out, take, true, made, mouth))
     if pipeline is not None and options.silence:
         sound = quiet_sound(options.silence, options.seed)
-        frames = generate(pipeline, reference, sound, takes[0].prompt, options.seed, options.chunk).frames
+        frames = generate(pipeline, reference, sound, _SILENT_PROMPT, options.seed, options.chunk).frames
         plan = motion_frames(options.seed, 0, len(frames))
         regressor = instruments[takes[0].name].regressor
         silence = score_silence(takes, frames, plan, regressor, findings.mouths[first:])
@@ -188,14 +190,11 @@ def run(options: argparse.Namespace) -> Path:
 
 
 def sections_of(findings: Findings, between_presenters: float) -> dict[str, list[checks.Check]]:
-    """Checks by section, lips also by voice where there are several."""
-    sections = {"Lips": checks.lip_checks(findings.clips, findings.mouths)}
-    voices = sorted({clip.voice for clip in findings.clips})
-    for voice in voices if len(voices) > 1 else []:
-        chosen = [index for index, clip in enumerate(findings.clips) if clip.voice == voice]
-        own = [findings.clips[index] for index in chosen], [findings.mouths[index] for index in chosen]
-        sections[f"Lips, voice {voice}"] = checks.lip_checks(*own)[1:]
+    """Checks by section."""
+    control = checks.control_checks(findings.clips, findings.mouths)
+    sections = {"Lips": checks.lip_checks(findings.clips), "Control": control}
     sections["Silence"] = checks.silence_checks(findings.silences) if findings.silences else []
+    sections["Life while speaking"] = checks.life_checks(findings.clips)
     sections["Identity"] = checks.identity_checks(findings.clips, between_presenters)
     sections["Picture"] = checks.picture_checks(findings.clips)
     sections["Long"] = checks.long_checks(findings.longs) if findings.longs else []

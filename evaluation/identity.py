@@ -77,8 +77,8 @@ class FaceRecogniser:
         face = max(faces, key=lambda box: box.width() * box.height())
         return np.array(self._network.compute_face_descriptor(frame, self._align(frame, face)))
 
-    def compare(self, frames: np.ndarray, reference: np.ndarray, every_frames: int = 10) -> IdentityScore:
-        """Similarity of every tenth frame of uint8 [T, H, W, 3] to a reference picture uint8 [H, W, 3].
+    def compare(self, frames: np.ndarray, reference: np.ndarray, every_frames: int = 12) -> IdentityScore:
+        """Similarity of every twelfth frame of uint8 [T, H, W, 3] to a reference picture uint8 [H, W, 3].
 
         Raises:
             ValueError: if the reference shows no face.

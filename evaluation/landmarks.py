@@ -135,11 +135,6 @@ def fit_landmarks(frames: np.ndarray, keypoints: np.ndarray, seed: int = 0) -> L
     )
 
 
-def measure_landmarks(regressor: LandmarkRegressor, frames: np.ndarray, keypoints: np.ndarray) -> LandmarkError:
-    """Error of a regressor on frames uint8 [T, H, W, 3] with exact keypoints [T, 143, 3]."""
-    return landmark_error(regressor.predict(frames), to_px256(keypoints, frames.shape[1:3]))
-
-
 def landmark_error(found: np.ndarray, exact: np.ndarray) -> LandmarkError:
     """Error of found face points [T, 70, 2] against exact ones, both in px256."""
     distance = np.linalg.norm(found - exact, axis=2)
@@ -170,15 +165,14 @@ def _to_float256(frame: np.ndarray) -> np.ndarray:
 
 
 def _soften(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A copy as a decoder might show it: blurred by 0.6 … 2 pixels, a little brighter or darker, noisy."""
+    """A copy as a decoder might show it: blurred by 0.6 … 2 pixels, a little brighter or darker."""
     blurred = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.6, 2.0))
     gain, offset = rng.uniform(0.95, 1.05), rng.uniform(-0.02, 0.02)
-    noise = rng.normal(0, 0.01, picture.shape).astype(np.float32)
-    return (blurred * np.float32(gain) + np.float32(offset) + noise).astype(np.float32)
+    return blurred * np.float32(gain) + np.float32(offset)
 
 
 def _coarse(picture: np.ndarray) -> np.ndarray:
-    return cv2.resize(picture, (_COARSE_SIZE, _COARSE_SIZE), interpolation=cv2.INTER_AREA).reshape(-1)
+    return _without_tint(cv2.resize(picture, (_COARSE_SIZE, _COARSE_SIZE), interpolation=cv2.INTER_AREA))
 
 
 def _crop(
@@ -191,7 +185,12 @@ def _crop(
         [0, scale_y, centre[1] - extent[1] / 2 + scale_y / 2 - 0.5],
     ])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return cv2.warpAffine(picture, matrix, grid, flags=flags, borderMode=cv2.BORDER_REPLICATE).reshape(-1)
+    return _without_tint(cv2.warpAffine(picture, matrix, grid, flags=flags, borderMode=cv2.BORDER_REPLICATE))
+
+
+def _without_tint(picture: np.ndarray) -> np.ndarray:
+    """Pixels less the mean of their colour, [3 * pixels]: a drift of colour must not read as a motion of the lips."""
+    return (picture - picture.mean((0, 1))).reshape(-1)
 
 
 def _fit_region(

@@ -43,7 +43,7 @@ class ClosureScore:
 
 @dataclass(frozen=True)
 class SilenceScore:
-    """Mouth in silence: motion relative to speech, mean aperture above the closed one, share of frames shut."""
+    """Mouth in pauses: motion relative to speech, mean aperture above the truth's, share of frames shut."""
 
     motion: float
     opening_px256: float
@@ -142,15 +142,26 @@ def _shuts(aperture: np.ndarray, start: int, stop: int, limit: float) -> bool:
     return bool(window.min() <= limit)
 
 
-def silence_score(aperture: np.ndarray, silent: np.ndarray, closed: Closed) -> SilenceScore | None:
-    """Mouth in the silent frames of a take against its speech; None if the take has no pause."""
+def silence_score(
+    aperture: np.ndarray, true_aperture: np.ndarray, silent: np.ndarray, closed: Closed
+) -> SilenceScore | None:
+    """Mouth in the pauses of a take; None if it has none.
+
+    Args:
+        aperture, true_aperture: [T] in px256. silent: [T] bool. closed: limit of the take.
+
+    Returns:
+        Motion is the deviation in pauses over that in speech. A frame is shut at or below the limit, or as far open
+        as the truth and 1.2 px256: a surprised face keeps its lips apart.
+    """
     if not silent.any() or silent.all():
         return None
-    quiet, speech = aperture[silent], aperture[~silent]
+    quiet, speech, true = aperture[silent], aperture[~silent], true_aperture[silent]
+    limit = np.maximum(closed.limit_px256, true + _SHUT_MIN_PX256)
     return SilenceScore(
         motion=float(quiet.std() / max(float(speech.std()), 1e-9)),
-        opening_px256=float(quiet.mean() - closed.rest_px256),
-        share_shut=float((quiet <= closed.limit_px256).mean()),
+        opening_px256=float((quiet - true).mean()),
+        share_shut=float((quiet <= limit).mean()),
         frames=int(silent.sum()),
     )
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from evaluation.identity import FaceRecogniser, IdentityScore, similarity_drop
-from evaluation.landmarks import LandmarkError, LandmarkRegressor, fit_landmarks, measure_landmarks, to_px256
+from evaluation.landmarks import LandmarkError, LandmarkRegressor, fit_landmarks, landmark_error, to_px256
 from evaluation.life import LifeScore, head_pose, life_score
 from evaluation.lips import (
     amplitude_ratio,
@@ -27,10 +27,14 @@ _FIT_FRAMES = 900  # a presenter's regressor is fitted on about this many frames
 
 @dataclass(frozen=True)
 class Instrument:
-    """A take's measuring instruments: a regressor that never saw the take, and its error on the take's truth."""
+    """A take's landmark regressor, which never saw the take, and its error on the take's true frames.
+
+    `pause_motion` is the mouth motion that it sees in true pauses, relative to speech: the floor of that figure.
+    """
 
     regressor: LandmarkRegressor
     error: LandmarkError
+    pause_motion: float
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,10 @@ class ClipScore:
     sharpness: float
     blockiness: float
     join_jump: float
+    life: LifeScore
+    life_true: LifeScore
     landmark_r: float
+    landmark_pause_motion: float
     landmark_lips_px256: float
     landmark_aperture_px256: float
 
@@ -124,10 +131,17 @@ def make_instruments(takes: list[Take], others: list[Take], seed: int = 0) -> di
         keypoints = [take.keypoints[::step][: len(part)] for take, part in zip(pool, frames, strict=True)]
         regressor = fit_landmarks(np.concatenate(frames), np.concatenate(keypoints), seed)
         for take in mine:
-            true = take.frames()
-            error = measure_landmarks(regressor, true, take.keypoints[: len(true)])
-            instruments[take.name] = Instrument(regressor, error)
+            instruments[take.name] = _try_out(regressor, take)
     return instruments
+
+
+def _try_out(regressor: LandmarkRegressor, take: Take) -> Instrument:
+    """An instrument with its errors on the take's true frames."""
+    true = take.frames()
+    exact, found = to_px256(take.keypoints, true.shape[1:3]), regressor.predict(true)
+    aperture = aperture_px256(exact)
+    silence = silence_score(aperture_px256(found), aperture, take.silent, closed_limit(aperture, take.silent))
+    return Instrument(regressor, landmark_error(found, exact), silence.motion if silence else float("nan"))
 
 
 def measure_mouth(take: Take, frames: np.ndarray, face: np.ndarray) -> Mouth:
@@ -154,12 +168,13 @@ def score_clip(
     """
     count = min(len(frames), len(true), take.frame_count)
     frames, true = frames[:count], true[:count]
-    mouth = measure_mouth(take, frames, instrument.regressor.predict(frames))
+    face = instrument.regressor.predict(frames)
+    mouth = measure_mouth(take, frames, face)
     silent = take.silent[:count]
     closed = closed_limit(mouth.exact, silent)
     closure = closure_score(mouth.measured, take.closure[:count], closed, silent)
     exact = closure_score(mouth.exact, take.closure[:count], closed, silent)
-    silence = silence_score(mouth.measured, silent, closed)
+    silence = silence_score(mouth.measured, mouth.exact, silent, closed)
     same = recogniser.compare(frames, reference) if recogniser else None
     same_true = recogniser.compare(true, reference) if recogniser else None
     nan = float("nan")
@@ -187,6 +202,9 @@ def score_clip(
         sharpness=gradient_energy(frames[::4]) / max(gradient_energy(true[::4]), 1e-9),
         blockiness=blockiness(frames[::4]) / max(blockiness(true[::4]), 1e-9),
         join_jump=join_jump(frames, joins) if joins else nan,
+        life=life_score(frames, face),
+        life_true=life_score(true, to_px256(take.keypoints[:count], true.shape[1:3])),
+        landmark_pause_motion=instrument.pause_motion,
         landmark_r=instrument.error.aperture_r,
         landmark_lips_px256=instrument.error.lips_px256,
         landmark_aperture_px256=instrument.error.aperture_px256,

@@ -8,7 +8,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from evaluation.checks import Check
+from evaluation.checks import Check, lowest, mean, pooled_closure
 from evaluation.measures import ClipScore, LongScore
 
 _MARKS = {True: "✓", False: "✗", None: ""}
@@ -61,6 +61,19 @@ def clip_table(clips: list[ClipScore]) -> str:
     return "\n".join([*lines, ""])
 
 
+def voice_table(clips: list[ClipScore]) -> str:
+    """One row a voice: what training heard of it is up to the data, so each is shown by itself."""
+    lines = ["## Voices", "", "| voice | clips | r, mean | r, worst | amplitude | p/b/m shut | lag |", "|" + "---|" * 7]
+    for voice in sorted({clip.voice for clip in clips}):
+        own = [clip for clip in clips if clip.voice == voice]
+        values = (
+            mean(clip.aperture_r for clip in own), lowest(clip.aperture_r for clip in own),
+            mean(clip.amplitude for clip in own), pooled_closure(own, "closure"), mean(clip.lag_frames for clip in own),
+        )
+        lines.append(f"| {voice} | {len(own)} | " + " | ".join(number(value, 2) for value in values) + " |")
+    return "\n".join([*lines, ""])
+
+
 def long_table(clips: list[LongScore]) -> str:
     """One row a window of five seconds of every long clip."""
     head = "| presenter | from, s | FaceSIM | ΔE | background | gradient |"
@@ -98,7 +111,7 @@ def write_report(
     parts = [f"# {title}", "", *(f"- {name}: {value}" for name, value in facts.items()), ""]
     parts += [f"{held} thresholds hold, {len(failed)} do not" + (f": {'; '.join(failed)}." if failed else "."), ""]
     parts += [check_table(name, checks) for name, checks in sections.items() if checks]
-    parts.append(clip_table(clips))
+    parts += [voice_table(clips), clip_table(clips)]
     parts += [long_table(longs)] if longs else []
     parts += [f"![{path.stem}]({path.relative_to(folder).as_posix()})" for path in pictures]
     target = folder / "report.md"

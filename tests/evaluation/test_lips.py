@@ -82,10 +82,18 @@ def test_closure_counts_events_and_what_a_shut_mouth_would_get_anyway() -> None:
 def test_silence_is_measured_against_speech() -> None:
     aperture = np.concatenate([np.full(50, 3.0), mouth(4)[:100]])
     silent = np.arange(150) < 50
-    score = silence_score(aperture, silent, Closed(2.0, 4.0))
+    score = silence_score(aperture, np.full(150, 2.0), silent, Closed(2.0, 4.0))
     assert score is not None
     assert (score.motion, score.opening_px256, score.share_shut) == (0, 1, 1)
-    assert silence_score(aperture, np.zeros(150, bool), Closed(2.0, 4.0)) is None
+    assert silence_score(aperture, aperture, np.zeros(150, bool), Closed(2.0, 4.0)) is None
+
+
+def test_lips_that_the_truth_keeps_apart_may_be_apart() -> None:
+    silent, closed = np.arange(100) < 50, Closed(0.0, 1.5)
+    apart = np.where(silent, 3.0, 8.0)
+    for truth, share in ((3.0, 1.0), (0.0, 0.0)):
+        score = silence_score(apart, np.full(100, truth), silent, closed)
+        assert score is not None and score.share_shut == share
 
 
 def test_mouth_that_follows_its_own_sound_fails_the_shuffled_control_on_purpose() -> None:
