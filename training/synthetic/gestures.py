@@ -137,8 +137,8 @@ def _events(
     while (time_s := time_s + rng.uniform(0.7, 1.8)) < duration_s:
         name = names[rng.choice(len(names), p=shares / shares.sum())]
         which = (0, 1) if rng.random() < _TWO_HANDED_SHARE else (int(rng.integers(2)),)
-        for hand in which:
-            hands[hand].append(_Event(time_s, name, rng.normal(0, 0.02, 3)))
+        for side in which:
+            hands[side].append(_Event(time_s, name, rng.normal(0, 0.02, 3)))
     for number_s, pose in numbers:  # the right hand counts
         near = [event for event in hands[1] if not number_s - 0.7 < event.time_s < number_s + 0.9]
         hands[1][:] = sorted(

@@ -106,7 +106,7 @@ def write_script(
         if rng.random() < _LONG_PAUSE_SHARE:
             frame += round(rng.uniform(*_LONG_PAUSE_S) * FPS)
             continue
-        clip = clips[rng.integers(len(clips))]
+        clip = clips[int(rng.integers(len(clips)))]
         speed = rng.uniform(*_SPEEDS) if is_augmented else 1.0
         said = change_speed(clip.samples(), speed) if is_augmented else clip.samples()
         length = -(-len(said) // FRAME_SAMPLES)

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -111,7 +112,7 @@ def write(folder: Path, take: Take, rendered: Iterable[tuple[np.ndarray, np.ndar
     if count != take.n_frames:
         raise ValueError(f"{name} has {take.n_frames} frames, {count} were rendered")
     write_wav(parts["wav"], take.samples)
-    arrays = {
+    arrays: dict[str, Any] = {
         "keypoints": np.stack(keypoints).astype(np.float32),
         "face": take.face,
         "shown_face": take.shown_face,

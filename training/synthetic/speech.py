@@ -239,7 +239,7 @@ def build_corpus(out: Path, share: Path = SHARE, scale: float = 1.0) -> list[Cli
     for prompt_set in PROMPT_SETS:
         keep(recorded_clips(prompt_set, worker, Espeak(), share), prompt_set.speaker)
     worker.close()
-    _write_manifest(out, clips)
+    write_manifest(out, clips)
     for line in summary(clips, quality, dropped):
         print(line)
     return clips
@@ -262,7 +262,8 @@ def summary(clips: list[Clip], quality: dict[str, list[Quality]], dropped: Count
         yield f"{split}: {sum(c.duration_s for c in clips if c.split == split) / 60:.1f} min"
 
 
-def _write_manifest(out: Path, clips: list[Clip]) -> None:
+def write_manifest(out: Path, clips: list[Clip]) -> None:
+    """Write `manifest.json`, complete or not at all."""
     rows = []
     for clip in clips:
         row = asdict(clip)

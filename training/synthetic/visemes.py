@@ -142,12 +142,15 @@ def _blend(targets: Sequence[Phone], times_s: np.ndarray) -> np.ndarray:
         half_s = 0.3 * phone.duration_s
         centre_s = phone.start_s + 0.5 * phone.duration_s
         fade_s = _FADE_S + 0.2 * min(phone.duration_s, 0.2)
+        strength = _STRENGTH[phone.name]
+        if phone.name == SILENCE:
+            if phone.duration_s < 0.12:
+                strength *= 0.45
+            # The edges count, not the middle: how long a silence will last cannot be heard at its start.
+            half_s = max(half_s, 0.5 * phone.duration_s - 0.03)
         reach_s = half_s + 6 * fade_s
         first, last = np.searchsorted(times_s, [centre_s - reach_s, centre_s + reach_s])
         distance_s = np.maximum(np.abs(times_s[first:last] - centre_s) - half_s, 0)
-        strength = _STRENGTH[phone.name]
-        if phone.name == SILENCE and phone.duration_s < 0.12:
-            strength *= 0.45
         dominance = strength * np.exp(-((distance_s / fade_s) ** 1.5))
         total[first:last] += dominance[:, None] * VISEMES[phone.name]
         weight[first:last] += dominance

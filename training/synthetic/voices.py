@@ -167,7 +167,7 @@ def _hibari_phones(letters: list[str], durations_s: np.ndarray, start_s: float) 
     for letter, duration_s in zip(["", *letters, ""], durations_s, strict=True):
         time_s += float(duration_s)
         names = ipa_to_arpabet(letter)
-        is_pause = letter in ("", *",.;:!?—…") and time_s - pending_s >= 3 * _HIBARI_FRAME_S
+        is_pause = letter in ("", *",.;:!?—…") and time_s - pending_s > 2.5 * _HIBARI_FRAME_S
         if is_pause:
             names = (SILENCE,)
         if letter == "ː" and phones:
