@@ -26,7 +26,7 @@ class VAEConfig:
     trunk_blocks: int = 3
     frame_width: int = 64
     detail_width: int = 32
-    detail_blocks: int = 2
+    detail_blocks: int = 3
 
     def __post_init__(self) -> None:
         _positive(latent_channels=self.latent_channels, trunk_width=self.trunk_width)

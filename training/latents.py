@@ -80,6 +80,19 @@ def to_tensor(pixels: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).float() / 255
 
 
+@torch.no_grad()
+def channel_weights(vae: CausalVAE) -> Tensor:
+    """How much each latent channel shows in the picture, [C], mean 1: from pixel energies of unit changes."""
+    energy = vae.decoder.linear.weight.square().sum((1, 2, 3)) * vae.latent_std.square()
+    weights = energy.sqrt()
+    return weights / weights.mean()
+
+
+def load_channel_weights(folder: Path, device: str = "cpu") -> Tensor:
+    """`channel_weights` of the VAE that a latents folder was made with, [C, 1, 1, 1]."""
+    return load_file(folder / "statistics" / "channels.safetensors", device)["weights"][:, None, None, None]
+
+
 @dataclass
 class TakeLatents:
     """One take: tensors of `encode_take`, the presenter's reference, the prompt."""
@@ -155,7 +168,9 @@ def main() -> None:
     vae, audio = CausalVAE(config.vae).eval(), AudioEncoder(config.audio).eval()
     load_component(arguments.weights, "vae", vae)
     load_component(arguments.weights, "audio", audio)
-    (arguments.out / "references").mkdir(parents=True, exist_ok=True)
+    for folder in ("references", "statistics"):
+        (arguments.out / folder).mkdir(parents=True, exist_ok=True)
+    save_file({"weights": channel_weights(vae)}, arguments.out / "statistics" / "channels.safetensors")
     for picture in sorted(arguments.data.glob("**/reference_*.png")):
         with np.load(picture.with_suffix(".npz")) as arrays:
             keypoints = torch.from_numpy(arrays["keypoints"].astype(np.float32)).reshape(-1, 143, 3)[0]

@@ -25,13 +25,21 @@ from models.pose import EYES
 from models.presets import preset
 from models.sampling import noised
 from training.config import parse_run
-from training.latents import LIPS, TakeLatents, aperture, audio_windows, load_latents, region_weights
+from training.latents import (
+    LIPS,
+    TakeLatents,
+    aperture,
+    audio_windows,
+    load_channel_weights,
+    load_latents,
+    region_weights,
+)
 from training.loop import LoopConfig, TrainingRun
 
 
 @dataclass(frozen=True)
 class LRA2VRun:
-    """`timestep_grid` > 0 draws t from 0, 1/grid, …; 0 draws half at 0 and half logit-normal(-0.5)."""
+    """`timestep_grid` > 0 draws t from 0, 1/grid, …; 0 draws `clean_start_share` at 0, the rest logit-normal(-0.5)."""
 
     latents: Path
     out: Path
@@ -39,6 +47,7 @@ class LRA2VRun:
     start: str = ""
     batch: int = 6
     timestep_grid: int = 0
+    clean_start_share: float = 0.6
     drop_text: float = 0.1
     drop_audio: float = 0.1
     drop_motion_latents: float = 0.2
@@ -223,6 +232,7 @@ def main() -> None:
         load_component(Path(run.start), "lr_a2v", model.lr_a2v)
         load_component(Path(run.start), "text", model.text)
     model.to(device)
+    channels = load_channel_weights(run.latents, device)
     probe, fit = fit_lip_probe(training_takes, config.lr_latent_size[0])
     print(f"takes {len(training_takes)}, held out {len(held_out)}, lip probe r {fit:.3f}", flush=True)
     windows = Windows(training_takes, run, config, run.loop.seed + 1, augment=True)
@@ -235,7 +245,7 @@ def main() -> None:
         if run.timestep_grid:
             return torch.randint(run.timestep_grid, (run.batch,), device=device) / run.timestep_grid
         t = torch.sigmoid(torch.randn(run.batch, device=device) - 0.5)
-        return torch.where(torch.rand(run.batch, device=device) < 0.5, torch.zeros_like(t), t)
+        return torch.where(torch.rand(run.batch, device=device) < run.clean_start_share, torch.zeros_like(t), t)
 
     def loss_of_step() -> tuple[Tensor, dict[str, float]]:
         new = config.chunk_latents if rng.random() < 0.8 else int(rng.integers(1, 7))
@@ -245,7 +255,7 @@ def main() -> None:
         denoised = predict(model, batch, new, t, run.motion_noise)
         error = denoised - batch.clean[:, :, -new:]
         scale = 1 / (1 - t).clamp_min(0.25)
-        pixels = (error.square().mean(1) * batch.weights * scale[:, None, None, None]).mean()
+        pixels = ((error.square() * channels).mean(1) * batch.weights * scale[:, None, None, None]).mean()
         lips = ((lip_crops(error, batch.corners) @ probe_there).square().mean((1, 2)) * scale).mean()
         return pixels + run.lip_weight * lips, {"pixels": float(pixels.detach()), "lips": float(lips.detach())}
 

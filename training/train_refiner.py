@@ -22,7 +22,7 @@ from models.presets import preset
 from models.refiner import PGRefiner, upsample_latents
 from models.sampling import noised
 from training.config import parse_run
-from training.latents import LIPS, TakeLatents, load_latents, region_weights
+from training.latents import LIPS, TakeLatents, load_channel_weights, load_latents, region_weights
 from training.loop import LoopConfig, TrainingRun
 
 
@@ -170,6 +170,7 @@ def main() -> None:
     if run.start:
         load_component(Path(run.start), "refiner", model)
     model.to(device)
+    channels = load_channel_weights(run.latents, device)
     windows = Windows(training_takes, run, config, run.loop.seed + 1, augment=True)
     report = make_report(Windows(held_out, run, config, 7, augment=False))
     training = TrainingRun(run.out, model, run.loop)
@@ -181,7 +182,8 @@ def main() -> None:
         batch = windows.batch(run.batch, motion_latents, new, run.crop).to(device)
         t = torch.sigmoid(torch.randn(run.batch, device=device) - 0.5)
         t = torch.where(torch.rand(run.batch, device=device) < run.clean_start_share, torch.zeros_like(t), t)
-        error = (predict(model, batch, new, t, run.motion_noise) - batch.clean[:, :, -new:]).square().mean(1)
+        error = (predict(model, batch, new, t, run.motion_noise) - batch.clean[:, :, -new:]).square()
+        error = (error * channels).mean(1)
         scale = 1 / (1 - t).clamp_min(0.25)
         return (error * batch.weights * scale[:, None, None, None]).mean(), {"plain": float(error.detach().mean())}
 
