@@ -223,4 +223,4 @@ def bake(target: Path) -> None:
     }
     fields |= {f"faces_{name}": faces for name, faces in groups.items()}
     target.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(target, **fields)
+    np.savez_compressed(target, **fields)  # type: ignore[arg-type]

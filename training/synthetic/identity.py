@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -63,13 +63,12 @@ class Identity:
     trim: Rgb = (0.26, 0.35, 0.44)
     room: str = "shelves"
     wall: int = 0
-    rest: tuple[tuple[str, float], ...] = field(default=(
-            ("browInnerUp", 0.04),
-            ("browOuterUp", 0.16),
-            ("mouthSmile", 0.30),
-            ("cheekSquint", 0.12),
-            ("eyeSquint", 0.04),
-        )
+    rest: tuple[tuple[str, float], ...] = (
+        ("browInnerUp", 0.04),
+        ("browOuterUp", 0.16),
+        ("mouthSmile", 0.30),
+        ("cheekSquint", 0.12),
+        ("eyeSquint", 0.04),
     )
     description: str = ""
 
@@ -225,6 +224,100 @@ GALLERY: dict[str, Identity] = {
 }
 
 
-def renamed(identity: Identity, **changes) -> Identity:
-    """A variation of an identity."""
-    return replace(identity, **changes)
+_FEMALE_HAIR = (("long01", 0.45), ("bob02", 0.30), ("ponytail01", 0.15), ("short01", 0.10))
+_MALE_HAIR = (("short02", 0.40), ("short04", 0.40), ("short01", 0.20))
+_FEMALE_OUTFITS = ("female_casualsuit01", "female_casualsuit02", "female_elegantsuit01")
+_MALE_OUTFITS = (
+    "male_casualsuit02",
+    "male_casualsuit03",
+    "male_casualsuit04",
+    "male_casualsuit06",
+    "male_elegantsuit01",
+)
+_BROWS = ("eyebrow001", "eyebrow009", "eyebrow010", "eyebrow011", "eyebrow012")
+_DARK_HAIR: tuple[Rgb, ...] = ((0.075, 0.06, 0.055), (0.10, 0.075, 0.065), (0.14, 0.095, 0.07))
+_ANY_HAIR: tuple[Rgb, ...] = (
+    *_DARK_HAIR, (0.23, 0.14, 0.09), (0.30, 0.19, 0.12), (0.42, 0.29, 0.17), (0.60, 0.46, 0.28), (0.36, 0.18, 0.10)
+)  # fmt: skip
+_GREY_HAIR: tuple[Rgb, ...] = ((0.34, 0.33, 0.33), (0.50, 0.49, 0.48), (0.66, 0.64, 0.62))
+_CLOTHS: tuple[Rgb, ...] = (
+    (0.16, 0.44, 0.45), (0.36, 0.46, 0.60), (0.48, 0.30, 0.40), (0.80, 0.60, 0.26), (0.42, 0.34, 0.52),
+    (0.20, 0.30, 0.46), (0.62, 0.28, 0.26), (0.34, 0.46, 0.34), (0.78, 0.76, 0.72), (0.30, 0.32, 0.35),
+    (0.72, 0.50, 0.44), (0.52, 0.62, 0.68),
+)  # fmt: skip
+_SUITS: tuple[Rgb, ...] = ((0.16, 0.20, 0.29), (0.22, 0.22, 0.24), (0.28, 0.24, 0.21))
+_LIGHT_EYES = ("blue_eye", "green_eye", "grey_eye", "bluegreen_eye")
+# cheek tones between which an identity's own is drawn, by main ancestry
+_TONES = {
+    "african": ((96.0, 64.0, 48.0), (158.0, 112.0, 84.0)),
+    "asian": ((206.0, 156.0, 124.0), (230.0, 184.0, 158.0)),
+    "caucasian": ((206.0, 154.0, 126.0), (234.0, 186.0, 166.0)),
+}
+_ANCESTRIES = ("african", "asian", "caucasian")
+
+
+def sample_identity(seed: int) -> Identity:
+    """A random person. The same seed always gives the same one."""
+    rng = np.random.default_rng([seed, 0x1D])
+    is_female = bool(rng.random() < 0.5)
+    ancestry = _ANCESTRIES[int(rng.choice(3, p=(0.32, 0.28, 0.40)))]
+    mixture = 0.78 * np.array([name == ancestry for name in _ANCESTRIES]) + 0.22 * rng.dirichlet((1, 1, 1))
+    age = float(np.clip(2 / 3 + 0.02 + rng.beta(1.1, 2.2) * 0.32, 0.67, 0.98))
+    phenotype = Phenotype(
+        float(rng.uniform(0.86, 0.95) if is_female else rng.uniform(0.05, 0.14)),
+        age,
+        float(rng.uniform(0.38, 0.60)),
+        *(float(v) for v in mixture),
+    )
+    is_grey = rng.random() < np.clip((age - 0.80) * 8, 0, 0.95)
+    colours = _GREY_HAIR if is_grey else (_ANY_HAIR if ancestry == "caucasian" else _DARK_HAIR)
+    styles = _FEMALE_HAIR if is_female else _MALE_HAIR
+    hair = styles[int(rng.choice(len(styles), p=[share for _, share in styles]))][0]
+    low, high = (np.array(tone) for tone in _TONES[ancestry])
+    has_light_eyes = ancestry == "caucasian" and rng.random() < 0.5
+    is_dark = ancestry == "african"
+    beard = 0.0 if is_female else float(rng.choice([0.0, 0.0, 0.2, 0.4, 0.55]))
+    first = int(rng.integers(0, 2)) if is_dark else int(rng.integers(0, 3))
+    older = (2 if is_dark else 5) if age > 0.88 else (1 if is_dark else 3)
+    share = float(np.clip((age - 0.70) * 3.5, 0.0, 0.75))
+    outfits = _FEMALE_OUTFITS if is_female else _MALE_OUTFITS
+    outfit = str(rng.choice(outfits))
+    palette = _SUITS if outfit == "male_elegantsuit01" else _CLOTHS
+    cloth = np.array(palette[int(rng.integers(len(palette)))])
+    return Identity(
+        name=f"person-{seed}",
+        seed=seed,
+        phenotype=phenotype,
+        sliders=_random_sliders(rng, is_female),
+        dark_skin=is_dark,
+        skin_mix=((first, 1 - share), (older, share)),
+        tone=_rgb(low + (high - low) * rng.random() + rng.normal(0, 1, 3)),
+        freckles=0.8 if ancestry == "caucasian" and rng.random() < 0.15 else 0.0,
+        beard=beard,
+        lips=0.3 if is_female or is_dark else 0.0,
+        hair=hair,
+        hair_colour=colours[int(rng.integers(len(colours)))],
+        brow=str(rng.choice(_BROWS)),
+        brow_density=float(rng.uniform(0.75, 0.95)),
+        brow_tilt=float(rng.uniform(0.035, 0.07)),
+        lash="eyelashes02" if is_female else "eyelashes01",
+        eye=str(rng.choice(_LIGHT_EYES)) if has_light_eyes else "brownlight_eye",
+        eye_brightness=0.92 if has_light_eyes else float(rng.uniform(0.45, 0.75)),
+        outfit=outfit,
+        cloth=_rgb(cloth),
+        trim=_rgb(np.clip(cloth * rng.uniform(0.85, 1.12), 0, 1)),
+        room=str(rng.choice(list(KINDS))),
+        wall=int(rng.integers(0, 8)),
+        description=f"A {'woman' if is_female else 'man'} drawn at random.",
+    )
+
+
+def _random_sliders(rng: np.random.Generator, is_female: bool) -> tuple[tuple[str, float], ...]:
+    """The friendly sliders of the gallery, each a little different."""
+    base = _FEMALE_FACE if is_female else _MALE_FACE
+    return tuple((name, float(value + rng.normal(0, 0.08))) for name, value in base)
+
+
+def _rgb(values: np.ndarray) -> Rgb:
+    r, g, b = (float(v) for v in values)
+    return r, g, b

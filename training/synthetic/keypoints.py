@@ -41,6 +41,8 @@ _LOWER_COLUMNS = (
     (7233, 7232, 7258, 7231, 7230, 7266, 7281),  # 15
 )
 _CORNER = 7189
+# Edges of the left eye's lids: inner corner, upper lid outwards, outer corner, lower lid inwards.
+_LIDS = (6855, 6841, 6790, 11474, 13373, 13367)
 
 
 @dataclass(frozen=True)
@@ -83,10 +85,8 @@ def find_landmarks(body: BodyModel) -> _Landmarks:
     points += [near_plane(0, z) for z in (0.700, 0.688, 0.676, 0.664)]
     nostrils = ((-0.013, 0.653), (-0.007, 0.650), (0, 0.649), (0.007, 0.650), (0.013, 0.653))
     points += [near_plane(x, z) for x, z in nostrils]
-    for side in (-1, 1):
-        for a in np.linspace(0, 2 * np.pi, 7)[:-1] + np.pi:
-            x = side * 0.0296 + 0.0140 * np.cos(a)
-            points.append(near((x, -0.1335 + 0.003 * abs(np.cos(a)), 0.6965 + 0.0062 * np.sin(a))))
+    right = [int(v) for v in _mirrored(body, np.array(_LIDS))]
+    points += [right[3], right[2], right[1], right[0], right[5], right[4], *_LIDS]
     left_upper, left_lower = np.array(_UPPER_COLUMNS), np.array(_LOWER_COLUMNS)
     right_upper, right_lower = _mirrored(body, left_upper), _mirrored(body, left_lower)
     rim_u = [right_upper[3, 0], right_upper[1, 0], left_upper[0, 0], left_upper[1, 0], left_upper[3, 0]]

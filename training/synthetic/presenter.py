@@ -32,9 +32,12 @@ from training.synthetic.room import background_points, paint_room, room_lights
 from training.synthetic.wardrobe import (
     FRINGE_M,
     adjust_fitted,
+    bare_pictures,
+    bare_pieces,
     dressed_pictures,
     dressed_pieces,
     lower_teeth,
+    smooth_chest,
 )
 
 Framing = Literal["head", "upper"]
@@ -58,7 +61,8 @@ class _Shot:
 class Presenter:
     """A person in a room. Set-up takes a few seconds a framing, at its first use.
 
-    assets: folder of the CC0 MakeHuman assets (`skins`, `hair`, `clothes`, …).
+    assets: folder of the CC0 MakeHuman assets (`skins`, `hair`, `clothes`, …); None gives the bare look: the
+    base mesh with hair, brows and shirt as paint.
     """
 
     def __init__(self, renderer: Renderer, identity: Identity, assets: Path | None = None) -> None:
@@ -67,7 +71,8 @@ class Presenter:
         self.assets = assets
         self.body = load_body()
         shape = self.body.shape(identity.phenotype, identity.slider_values(self.body.sliders))
-        self.shape = RestShape(lower_teeth(shape.vertices), shape.heads)
+        vertices = shape.vertices if assets is not None else smooth_chest(self.body, shape.vertices)
+        self.shape = RestShape(lower_teeth(vertices), shape.heads)
         self.skeleton = Skeleton(self.body.bones, self.body.parents, self.shape.heads)
         tips = finger_tips(self.body)
         self._arms = Arms(self.skeleton, {side: shape.vertices[vertices] for side, vertices in tips.items()})
@@ -103,6 +108,17 @@ class Presenter:
         rotations, heads = self.skeleton.solve(relative, {}, self.skeleton.needed(np.array([chest])))
         absolute, fingers = self._arms.reach(pose.arms, rotations[chest], heads[chest], relative)
         return self.skeleton.solve(relative | fingers, absolute, shot.order)
+
+    def release(self) -> None:
+        """Free what this presenter holds on the device; rendering sets it up again."""
+        for shot in self._shots.values():
+            shot.scene.release()
+        for surfaces in (self._surfaces or {}).values():
+            for surface in surfaces:
+                surface.albedo.release()
+                if surface.normal is not None:
+                    surface.normal.release()
+        self._shots, self._surfaces = {}, None
 
     def face(self, pose: FramePose) -> np.ndarray:
         """Facial actions [52] of a frame: its own, the resting expression, blink, brows, lids with the gaze."""
@@ -151,9 +167,7 @@ class Presenter:
         if framing not in ("head", "upper"):
             raise ValueError(f"framing is {framing!r}, expected 'head' or 'upper'")
         body, identity = self.body, self.identity
-        if self.assets is None:
-            raise ValueError("the bare look is not built yet: give the assets folder")
-        pieces = dressed_pieces(body, identity, self.assets)
+        pieces = bare_pieces(body) if self.assets is None else dressed_pieces(body, identity, self.assets)
         figure = Figure(body, self.shape.vertices, pieces, _keeps(framing), adjust_fitted(identity))
         _round_hair(figure, self.skeleton)
         room = paint_room(identity.room, identity.seed, self.renderer.render_size, identity.wall)
@@ -200,8 +214,8 @@ class Presenter:
     def _painted(self) -> dict[str, list[Surface]]:
         """Textures on the device, shared by the framings."""
         if self._surfaces is None:
-            assert self.assets is not None
-            pictures = dressed_pictures(self.body, self.identity, self.assets)
+            body, identity, assets = self.body, self.identity, self.assets
+            pictures = bare_pictures(body, identity) if assets is None else dressed_pictures(body, identity, assets)
             texture = self.renderer.texture
             self._surfaces = {
                 kind: [Surface(texture(a), None if n is None else texture(n)) for a, n in items]

@@ -77,13 +77,14 @@ class Scene:
     depth_arrays: list[moderngl.VertexArray | None]
     kinds: list[str] = field(default_factory=list)
 
+    buffers: list[moderngl.Buffer] = field(default_factory=list)
+
     def release(self) -> None:
-        """Free everything the scene holds on the device."""
-        owned = [self.dynamic, self.background, *self.arrays, *(a for a in self.depth_arrays if a is not None)]
-        for surface in self.surfaces:
-            owned += [texture for texture in (surface.albedo, surface.normal) if texture is not None]
-        for resource in owned:
+        """Free what the scene holds on the device; its surfaces belong to whoever made them."""
+        arrays = [*self.arrays, *(array for array in self.depth_arrays if array is not None)]
+        for resource in (*arrays, *self.buffers, self.dynamic, self.background):
             resource.release()
+        self.arrays, self.depth_arrays, self.buffers = [], [], []
 
 
 def unit(vector: Sequence[float] | np.ndarray) -> np.ndarray:
@@ -166,6 +167,10 @@ class Renderer:
                 if name in program:
                     program[name] = unit_index
 
+    def release(self) -> None:
+        """Free the context and everything in it."""
+        self.context.release()
+
     def texture(self, picture: np.ndarray) -> moderngl.Texture:
         """Upload a picture uint8 [H, W, C], row 0 on top (v = 1), with mipmaps."""
         flipped = np.ascontiguousarray(picture[::-1])
@@ -221,11 +226,13 @@ class Renderer:
             (scene.dynamic, "3f 3f", "position", "normal"),
             (static_buffer, "3f 2f 1f 3f", "canonical", "uv", "occlusion", "tangent"),
         ]
-        scene.arrays.clear()
-        scene.depth_arrays.clear()
+        for stale in (*scene.arrays, *(a for a in scene.depth_arrays if a is not None), *scene.buffers):
+            stale.release()
+        scene.arrays, scene.depth_arrays, scene.buffers = [], [], [static_buffer]
         first = 0
         for part in figure.parts:
             index = context.buffer((part.triangles + first).astype("i4").tobytes())
+            scene.buffers.append(index)
             program = self._programs[PROGRAM_OF_KIND[part.kind]]
             depth = self._hair_depth if part.kind == "hair" else self._solid_depth
             scene.arrays.append(context.vertex_array(program, content, index, skip_errors=True))

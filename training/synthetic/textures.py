@@ -18,6 +18,8 @@ from training.synthetic.body import BodyModel
 SKIN_SIZE = 1024
 CLOTH_SIZE = 1024
 TEE_LOGOS = ((0.79, 0.235), (0.56, 0.19), (0.246, 0.14), (0.533, 0.165))  # where T-shirts carry one
+POWER_SPREAD = 0.12
+WRIST_X = 0.425  # |x| of the wrists on the neutral body, where painted sleeves end
 PHOTO_FLUSH = np.array([0.01, 0.10, 0.09])  # how much darker per channel full flush makes a photo-based skin
 _HAIRLINE_AZIMUTH = (0, 25, 45, 58, 68, 78, 90, 102, 116, 140, 180)  # degrees from straight ahead
 _HAIRLINE_ELEVATION = (37, 38, 36, 27, 12, -6, -16, -14, -24, -38, -46)
@@ -90,7 +92,8 @@ def paint_eye(picture: np.ndarray, saturation: float, brightness: float) -> np.n
 class SkinPaint:
     """What is painted on a skin. tone: sRGB of the cheek 0..255; mix: (texture name, weight) of photo-based
     skins, empty for a procedural one; beard, scalp (hair painted under cards), lips, freckles in 0..1;
-    hair: colour 0..1; brows: painted brows 0..1 (where there are no cards)."""
+    hair: colour 0..1; brows: painted brows 0..1 (where there are no cards); shirt: colour 0..1 of a painted shirt
+    (where there are no clothes)."""
 
     seed: int
     tone: tuple[float, float, float]
@@ -102,6 +105,7 @@ class SkinPaint:
     lip_colour: tuple[float, float, float] = (190.0, 110.0, 105.0)
     freckles: float = 0.0
     brows: float = 0.0
+    shirt: tuple[float, float, float] | None = None
 
 
 class _Atlas:
@@ -153,7 +157,7 @@ def _brow_mask(atlas: _Atlas, rng: np.random.Generator) -> np.ndarray:
     """Brows painted as strokes on a curve over the eyes."""
     t = np.clip((atlas.side - 0.010) / 0.042, -0.5, 1.5)
     inner = np.clip(t, 0, 1)
-    line = 0.7175 + 0.0085 * np.sin(inner * np.pi * 0.62) - 0.004 * inner**2
+    line = 0.7035 + 0.0085 * np.sin(inner * np.pi * 0.62) - 0.004 * inner**2
     half = 0.0042 * (1 - 0.65 * inner) + 0.0006
     mask = np.exp(-(((atlas.z - line) / half) ** 4)) * np.clip((t + 0.02) / 0.10, 0, 1)
     mask = mask * np.clip((1.02 - t) / 0.18, 0, 1) * (atlas.y < -0.08)
@@ -171,7 +175,11 @@ def _base_skin(atlas: _Atlas, paint: SkinPaint, pictures: Sequence[np.ndarray]) 
             total += weight * cv2.resize(picture, (SKIN_SIZE,) * 2, interpolation=cv2.INTER_CUBIC)
         mean = total[atlas.cheek].mean(0)
         power = np.log(np.maximum(tone, 4) / 255) / np.log(mean / 255)  # a gamma keeps shading and lips
+        # too different powers tint the shadows: what is left of the way is a plain gain
+        power = power.mean() + np.clip(power - power.mean(), -POWER_SPREAD, POWER_SPREAD)
         total = 255 * (np.clip(total, 1, 255) / 255) ** power
+        gain = tone / (255 * (mean / 255) ** power)
+        total = np.minimum(total * gain, 255)
         total = total + 0.6 * (total - cv2.GaussianBlur(total, (0, 0), 3))
         return total * (1 - _flush(atlas)[..., None] * PHOTO_FLUSH)
     shade = np.array([0.02, 0.16, 0.15]) * (0.6 + 0.6 * tone.mean() / 255)
@@ -210,7 +218,40 @@ def paint_skin(body: BodyModel, paint: SkinPaint, pictures: Sequence[np.ndarray]
     if paint.brows > 0:
         cover = (_brow_mask(atlas, rng) * paint.brows)[..., None]
         skin = skin * (1 - cover) + hair * 0.8 * cover
-    return _finish_skin(atlas, paint, skin, rng)
+    out = _finish_skin(atlas, paint, skin, rng)
+    return out if paint.shirt is None else _paint_shirt_on(atlas, out, paint.shirt)
+
+
+def _paint_shirt_on(atlas: _Atlas, skin: np.ndarray, colour: Sequence[float]) -> np.ndarray:
+    """A shirt with round neck and long sleeves as paint on the body, dull where it covers."""
+    dip = np.clip((-0.03 - atlas.y) / 0.025, 0, 1) * np.clip(1 - atlas.side / 0.07, 0, 1)
+    neckline = 0.552 + 0.5 * atlas.y - 0.015 * dip
+    inside = np.where(atlas.side > 0.16, 1.0, neckline - atlas.z)
+    inside = np.where(atlas.side > 0.30, np.clip(WRIST_X - atlas.side, -1, 1), inside)
+    cover = np.clip(inside / 0.003 + 0.5, 0, 1)[..., None]
+    band = 1 - 0.12 * np.clip(1 - np.abs(inside - 0.006) / 0.006, 0, 1)[..., None]
+    cloth = np.concatenate([np.array(colour) * 255 * band, np.full((*inside.shape, 1), 12.0)], axis=2)
+    return np.clip(skin * (1 - cover) + cloth * cover, 0, 255).astype(np.uint8)
+
+
+def plain_picture(colour: Sequence[float]) -> np.ndarray:
+    """A small opaque picture of one colour (0..1)."""
+    return np.broadcast_to(np.array([*(c * 255 for c in colour), 255]), (4, 4, 4)).astype(np.uint8)
+
+
+def draw_eye(iris: Sequence[float]) -> np.ndarray:
+    """Eye texture uint8 [512, 512, 3] without a photo: white, iris (colour 0..1) with fibres and rim, pupil."""
+    y, x = np.mgrid[0:512, 0:512].astype(float)
+    dx, dy = x - 365, y - 145.5
+    radius, angle = np.hypot(dx, dy), np.arctan2(dy, dx)
+    fibres = 0.85 + 0.10 * np.sin(angle * 23 + 2 * np.sin(angle * 7)) + 0.08 * np.sin(angle * 41)
+    rim = 1 - 0.65 * np.clip((radius - 44) / 18, 0, 1)
+    coloured = np.array(iris) * 255 * (fibres * rim * (1.25 - 0.5 * radius / 62))[..., None]
+    white = np.array([232, 226, 222]) * np.ones((512, 512, 1))
+    out = np.where(np.clip((62 - radius) / 3, 0, 1)[..., None] > 0.5, coloured, white)
+    pupil = np.clip((23 - radius) / 2, 0, 1)[..., None]
+    out = cv2.GaussianBlur(out * (1 - pupil) + 8 * pupil, (0, 0), 0.8)
+    return np.clip(out, 0, 255).astype(np.uint8)
 
 
 def _finish_skin(atlas: _Atlas, paint: SkinPaint, skin: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -308,9 +349,9 @@ def fold_normals(picture: np.ndarray | None, strength: float, smoothed: bool = F
     normal = np.full((size, size, 3), (128, 128, 255), np.uint8)
     if picture is not None:
         normal = cv2.resize(picture[..., :3], (size, size), interpolation=cv2.INTER_AREA)
-        for centre in TEE_LOGOS if smoothed else ():
+        for logo_x, logo_y in TEE_LOGOS if smoothed else ():
             y, x = np.mgrid[0:size, 0:size] / size
-            distance = np.hypot((x - centre[0]) * 0.85, y - centre[1])
+            distance = np.hypot((x - logo_x) * 0.85, y - logo_y)
             weight = np.clip((0.105 - distance) / 0.02, 0, 1)[..., None]
             normal = normal * (1 - weight) + cv2.GaussianBlur(normal, (0, 0), 11) * weight
     vector = normal.astype(np.float32) / 127.5 - 1

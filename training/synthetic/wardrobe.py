@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,13 @@ OUTFITS = (*TEES, *SHIRTS, *SUITS)
 # hair that leaves the scalp in sight is helped by paint under the cards
 SCALP_PAINT = {"short01": 0.6, "short02": 0.85, "short03": 0.5, "short04": 0.85, "ponytail01": 0.8}
 FRINGE_M = {"bob01": -0.003, "bob02": -0.003, "short03": 0.004}
+IRIS_COLOURS = {
+    "brownlight_eye": (0.40, 0.26, 0.15),
+    "blue_eye": (0.36, 0.48, 0.60),
+    "green_eye": (0.38, 0.46, 0.32),
+    "grey_eye": (0.46, 0.50, 0.52),
+    "bluegreen_eye": (0.36, 0.50, 0.50),
+}
 LASH_COLOUR = (0.05, 0.035, 0.03)
 FOLD_STRENGTH = 0.30
 
@@ -94,6 +102,46 @@ def dressed_pictures(body: BodyModel, identity: Identity, assets: Path) -> Pictu
         cards = textures.read_picture(assets / "hair" / identity.hair / file)
         pictures["hair"] = [(textures.paint_hair(cards, identity.hair_colour), None)]
     return pictures
+
+
+def smooth_chest(body: BodyModel, base: np.ndarray, radius_m: float = 0.022) -> np.ndarray:
+    """Base vertices with the chest's depth blurred to what a shirt would show of it."""
+    x, y, z = body.neutral.T
+    height = np.clip((0.52 - z) / 0.03, 0, 1) * np.clip((z - 0.20) / 0.05, 0, 1)
+    chest = height * np.clip((0.17 - np.abs(x)) / 0.03, 0, 1) * np.clip((0.01 - y) / 0.03, 0, 1)
+    quads = body.faces["body"][:, :4]
+    diagonals = base[quads[:, 2]] - base[quads[:, 0]], base[quads[:, 3]] - base[quads[:, 1]]
+    area = np.zeros(len(base))
+    np.add.at(area, quads, np.linalg.norm(np.cross(*diagonals), axis=1)[:, None])
+    rows = np.nonzero((chest > 0) & (area > 0))[0]
+    across = base[rows][:, [0, 2]]
+    near = np.exp(-((across[:, None] - across[None]) ** 2).sum(2) / (2 * radius_m**2)) * area[rows]
+    blurred = near @ base[rows, 1] / near.sum(1)
+    out = base.copy()
+    out[rows, 1] += chest[rows] * (blurred - base[rows, 1])
+    return out
+
+
+def bare_pieces(body: BodyModel) -> dict[str, list[Piece]]:
+    """Pieces of the base mesh alone: what is shown without assets."""
+    return {
+        "skin": [base_piece(body, ("body",))],
+        "eyes": [base_piece(body, ("helper-l-eye", "helper-r-eye"))],
+        "teeth": [base_piece(body, ("helper-upper-teeth", "helper-lower-teeth"))],
+        "tongue": [base_piece(body, ("helper-tongue",))],
+    }
+
+
+def bare_pictures(body: BodyModel, identity: Identity) -> Pictures:
+    """Painted textures of `bare_pieces`: hair, brows and a shirt are paint on the skin."""
+    paint = replace(skin_paint(identity, ()), scalp=0.93, brows=identity.brow_density, shirt=identity.cloth)
+    iris = np.array(IRIS_COLOURS.get(identity.eye, IRIS_COLOURS["brownlight_eye"]))
+    return {
+        "skin": [(textures.paint_skin(body, paint, ()), None)],
+        "eyes": [(textures.draw_eye(tuple(iris * (0.5 + 0.5 * identity.eye_brightness))), None)],
+        "teeth": [(textures.plain_picture((0.90, 0.87, 0.81)), None)],
+        "tongue": [(textures.plain_picture((0.80, 0.52, 0.50)), None)],
+    }
 
 
 def skin_paint(identity: Identity, mix: tuple[tuple[str, float], ...]) -> textures.SkinPaint:
