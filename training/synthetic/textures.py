@@ -20,7 +20,7 @@ CLOTH_SIZE = 1024
 TEE_LOGOS = ((0.79, 0.235), (0.56, 0.19), (0.246, 0.14), (0.533, 0.165))  # where T-shirts carry one
 POWER_SPREAD = 0.12
 WRIST_X = 0.425  # |x| of the wrists on the neutral body, where painted sleeves end
-PHOTO_FLUSH = np.array([0.01, 0.10, 0.09])  # how much darker per channel full flush makes a photo-based skin
+PHOTO_FLUSH = np.array([0.01, 0.10, 0.09], np.float32)  # how much darker per channel full flush makes a photo-based skin
 _HAIRLINE_AZIMUTH = (0, 25, 45, 58, 68, 78, 90, 102, 116, 140, 180)  # degrees from straight ahead
 _HAIRLINE_ELEVATION = (37, 38, 36, 27, 12, -6, -16, -14, -24, -38, -46)
 _SKULL_CENTRE = np.array([0.0, -0.05, 0.70])
@@ -134,10 +134,10 @@ def _noise(scale: int, rng: np.random.Generator) -> np.ndarray:
 
 def hairline(position: np.ndarray) -> np.ndarray:
     """Degrees above the hairline of points [..., 3] on the neutral head; -50 off the head."""
-    d = position - _SKULL_CENTRE
+    d = position - _SKULL_CENTRE.astype(position.dtype)
     azimuth = np.degrees(np.arctan2(np.abs(d[..., 0]), -d[..., 1]))
     elevation = np.degrees(np.arctan2(d[..., 2], np.hypot(d[..., 0], d[..., 1])))
-    above = elevation - np.interp(azimuth, _HAIRLINE_AZIMUTH, _HAIRLINE_ELEVATION)
+    above = elevation - np.interp(azimuth, _HAIRLINE_AZIMUTH, _HAIRLINE_ELEVATION).astype(position.dtype)
     return np.where((position[..., 2] < 0.58) | (np.abs(position[..., 0]) > 0.12), -50, above)
 
 
@@ -167,7 +167,7 @@ def _brow_mask(atlas: _Atlas, rng: np.random.Generator) -> np.ndarray:
 
 def _base_skin(atlas: _Atlas, paint: SkinPaint, pictures: Sequence[np.ndarray]) -> np.ndarray:
     """Photo-based skins mixed and brought to the tone, or a flat tone with a little blood."""
-    tone = np.array(paint.tone)
+    tone = np.array(paint.tone, np.float32)
     if pictures:
         total = np.zeros((SKIN_SIZE, SKIN_SIZE, 3), np.float32)
         for picture, (_, weight) in zip(pictures, paint.mix, strict=True):
@@ -182,7 +182,7 @@ def _base_skin(atlas: _Atlas, paint: SkinPaint, pictures: Sequence[np.ndarray]) 
         total = np.minimum(total * gain, 255)
         total = total + 0.6 * (total - cv2.GaussianBlur(total, (0, 0), 3))
         return total * (1 - _flush(atlas)[..., None] * PHOTO_FLUSH)
-    shade = np.array([0.02, 0.16, 0.15]) * (0.6 + 0.6 * tone.mean() / 255)
+    shade = np.array([0.02, 0.16, 0.15], np.float32) * (0.6 + 0.6 * float(tone.mean()) / 255)
     return (tone * (1 - _flush(atlas)[..., None] * shade)).astype(np.float32)
 
 
@@ -203,10 +203,10 @@ def paint_skin(body: BodyModel, paint: SkinPaint, pictures: Sequence[np.ndarray]
     detail = _noise(40, rng) * 0.008 + _noise(10, rng) * 0.010 + _noise(3, rng) * 0.008
     skin = skin * (1 + detail)[..., None]
     x, y, z = atlas.side, atlas.y, atlas.z
-    hair = np.array(paint.hair) * 255
+    hair = np.array(paint.hair, np.float32) * 255
     if paint.freckles > 0:
         spots = (_noise(2, rng) > 1.7) * np.exp(-(((x - 0.03) / 0.03) ** 2 + ((z - 0.67) / 0.02) ** 2)) * (y < -0.1)
-        skin *= 1 - paint.freckles * spots[..., None] * np.array([0.12, 0.22, 0.28])
+        skin *= 1 - paint.freckles * spots[..., None] * np.array([0.12, 0.22, 0.28], np.float32)
     if paint.beard > 0:
         cover = np.clip(_beard_mask(atlas) * paint.beard * (0.85 + 0.25 * _noise(2, rng)), 0, 1)
         cover = cv2.GaussianBlur(cover.astype(np.float32), (0, 0), 0.7)[..., None]
@@ -230,7 +230,7 @@ def _paint_shirt_on(atlas: _Atlas, skin: np.ndarray, colour: Sequence[float]) ->
     inside = np.where(atlas.side > 0.30, np.clip(WRIST_X - atlas.side, -1, 1), inside)
     cover = np.clip(inside / 0.003 + 0.5, 0, 1)[..., None]
     band = 1 - 0.12 * np.clip(1 - np.abs(inside - 0.006) / 0.006, 0, 1)[..., None]
-    cloth = np.concatenate([np.array(colour) * 255 * band, np.full((*inside.shape, 1), 12.0)], axis=2)
+    cloth = np.concatenate([np.array(colour, np.float32) * 255 * band, np.full((*inside.shape, 1), 12.0, np.float32)], axis=2)
     return np.clip(skin * (1 - cover) + cloth * cover, 0, 255).astype(np.uint8)
 
 
@@ -258,12 +258,12 @@ def _finish_skin(atlas: _Atlas, paint: SkinPaint, skin: np.ndarray, rng: np.rand
     """Lips, the cavity of the mouth, and glossiness as alpha."""
     lips = cv2.GaussianBlur(atlas.masks["lips"], (0, 0), 1.0)[..., None]
     grey = skin.mean(2, keepdims=True)
-    tint = np.array(paint.lip_colour) * (grey / np.maximum(1, grey[atlas.cheek].mean())) * 0.98
+    tint = np.array(paint.lip_colour, np.float32) * (grey / np.maximum(1, grey[atlas.cheek].mean())) * 0.98
     skin = skin * (1 - lips * paint.lips) + tint * lips * paint.lips
     cavity = atlas.masks["inside-mouth"] > 0.2
     depth = np.clip((atlas.y + 0.145) / 0.045, 0, 1)[..., None]
     front = (1 - depth) ** 1.5
-    skin = np.where(cavity[..., None], np.array([112, 38, 38]) * front + np.array([14, 4, 5]) * (1 - front), skin)
+    skin = np.where(cavity[..., None], np.array([112, 38, 38], np.float32) * front + np.array([14, 4, 5], np.float32) * (1 - front), skin)
     shine = 0.35 + 0.25 * np.exp(-((atlas.x / 0.02) ** 2)) * (atlas.y < -0.1) * (atlas.z > 0.64) + 0.4 * lips[..., 0]
     shine = np.clip(shine * (1 + _noise(2, rng) * 0.2), 0.06, 1)
     shine[cavity] = 0
