@@ -43,7 +43,7 @@ EMOTIONS: dict[str, Emotion] = {
         (0.6, 1.0),
     ),
     "surprised": Emotion(
-        face_vector(browInnerUp=0.75, browOuterUp=0.80, eyeWide=0.75, jawOpen=0.10),
+        face_vector(browInnerUp=0.75, browOuterUp=0.80, eyeWide=0.75),
         ("surprised", "a surprised presenter", "surprised, eyes wide"),
         0.075,
         (0.6, 1.0),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from training.synthetic.phones import Phone
+from training.synthetic.phones import SILENCE, Phone
 from training.synthetic.rig import ArmsPose
 from training.synthetic.visemes import FPS
 
@@ -109,7 +109,7 @@ def stress_times(phones: Sequence[Phone]) -> list[float]:
 
 def number_times(phones: Sequence[Phone], pause_s: float = 0.12) -> list[tuple[float, str]]:
     """(time, key pose) of the numbers one to five that stand between pauses, as in counting."""
-    voiced = [phone for phone in phones if phone.name != "SIL"]
+    voiced = [phone for phone in phones if phone.name != SILENCE]
     found = []
     for names, pose in _NUMBERS.items():
         size = len(names)
@@ -126,8 +126,10 @@ def number_times(phones: Sequence[Phone], pause_s: float = 0.12) -> list[tuple[f
 
 
 def _events(
-    duration_s: float, numbers: Sequence[tuple[float, str]], rng: np.random.Generator
+    duration_s: float, phones: Sequence[Phone], rng: np.random.Generator
 ) -> tuple[list[_Event], list[_Event]]:
+    """Events of the left and the right hand; hands rest where nobody speaks."""
+    voiced_s = np.array([phone.start_s for phone in phones if phone.name != SILENCE])
     names = list(KEY_POSES)
     shares = np.array([KEY_POSES[name].share for name in names])
     hands: tuple[list[_Event], list[_Event]] = ([], [])
@@ -136,10 +138,12 @@ def _events(
     time_s = 0.0
     while (time_s := time_s + rng.uniform(0.7, 1.8)) < duration_s:
         name = names[rng.choice(len(names), p=shares / shares.sum())]
+        if not ((voiced_s > time_s - 0.5) & (voiced_s < time_s + 1.0)).any():
+            name = "rest"
         which = (0, 1) if rng.random() < _TWO_HANDED_SHARE else (int(rng.integers(2)),)
         for side in which:
             hands[side].append(_Event(time_s, name, rng.normal(0, 0.02, 3)))
-    for number_s, pose in numbers:  # the right hand counts
+    for number_s, pose in number_times(phones):  # the right hand counts
         near = [event for event in hands[1] if not number_s - 0.7 < event.time_s < number_s + 0.9]
         hands[1][:] = sorted(
             [*near, _Event(number_s - _MOVE_S, pose, rng.normal(0, 0.01, 3))], key=lambda event: event.time_s
@@ -158,7 +162,7 @@ def gesture_track(phones: Sequence[Phone], n_frames: int, rng: np.random.Generat
     times_s = (np.arange(n_frames) + 0.5) / FPS
     beats_s = np.array(stress_times(phones) or [-10.0])
     beat = np.exp(-(((times_s[:, None] - beats_s) / _BEAT_WIDTH_S) ** 2)).sum(1).clip(0, 1)
-    hands = _events(n_frames / FPS, number_times(phones), rng)
+    hands = _events(n_frames / FPS, phones, rng)
     tracks: list[list[np.ndarray]] = [[], [], [], []]
     for side, events in enumerate(hands):
         mirror = np.array([1.0 if side == 0 else -1.0, 1.0, 1.0])

@@ -42,3 +42,8 @@ def test_numbers_between_pauses_are_counted_on_the_right_hand():
 
 def test_beats_fall_on_stressed_vowels():
     assert stress_times([Phone("AA", 0.1, 0.1), Phone("B", 0.2, 0.1), Phone("IY", 0.3, 0.1)]) == [0.1]
+
+
+def test_hands_rest_where_nobody_speaks():
+    track = gesture_track([Phone("SIL", 0.0, 20.0)], 500, np.random.default_rng(0))
+    np.testing.assert_allclose(track.shape, np.broadcast_to(HAND_SHAPES["relax"], (500, 2, 7)), atol=1e-5)

@@ -79,7 +79,7 @@ def test_shut_lips_win_over_every_emotion():
     for name in EMOTIONS:
         shown = add_emotion(face, closure, name, 1.0)
         assert shown.dtype == np.float32 and 0 <= shown.min() and shown.max() <= 1
-        assert shown[1, FACE_INDEX["jawOpen"]] < 0.03
+        assert not shown[:, FACE_INDEX["jawOpen"]].any()  # nor does one open the mouth in silence
     happy = add_emotion(face, closure, "happy", 1.0)
     assert happy[0, FACE_INDEX["mouthSmileLeft"]] > 3 * happy[1, FACE_INDEX["mouthSmileLeft"]] > 0
     with pytest.raises(ValueError, match="unknown emotion 'bored'"):
