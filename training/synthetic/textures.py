@@ -20,7 +20,8 @@ CLOTH_SIZE = 1024
 TEE_LOGOS = ((0.79, 0.235), (0.56, 0.19), (0.246, 0.14), (0.533, 0.165))  # where T-shirts carry one
 POWER_SPREAD = 0.12
 WRIST_X = 0.425  # |x| of the wrists on the neutral body, where painted sleeves end
-PHOTO_FLUSH = np.array([0.01, 0.10, 0.09], np.float32)  # how much darker per channel full flush makes a photo-based skin
+# how much darker, per channel, full flush makes a photo-based skin
+PHOTO_FLUSH = np.array([0.01, 0.10, 0.09], np.float32)
 _HAIRLINE_AZIMUTH = (0, 25, 45, 58, 68, 78, 90, 102, 116, 140, 180)  # degrees from straight ahead
 _HAIRLINE_ELEVATION = (37, 38, 36, 27, 12, -6, -16, -14, -24, -38, -46)
 _SKULL_CENTRE = np.array([0.0, -0.05, 0.70])
@@ -230,7 +231,8 @@ def _paint_shirt_on(atlas: _Atlas, skin: np.ndarray, colour: Sequence[float]) ->
     inside = np.where(atlas.side > 0.30, np.clip(WRIST_X - atlas.side, -1, 1), inside)
     cover = np.clip(inside / 0.003 + 0.5, 0, 1)[..., None]
     band = 1 - 0.12 * np.clip(1 - np.abs(inside - 0.006) / 0.006, 0, 1)[..., None]
-    cloth = np.concatenate([np.array(colour, np.float32) * 255 * band, np.full((*inside.shape, 1), 12.0, np.float32)], axis=2)
+    dull = np.full((*inside.shape, 1), 12.0, np.float32)
+    cloth = np.concatenate([np.array(colour, np.float32) * 255 * band, dull], axis=2)
     return np.clip(skin * (1 - cover) + cloth * cover, 0, 255).astype(np.uint8)
 
 
@@ -263,7 +265,8 @@ def _finish_skin(atlas: _Atlas, paint: SkinPaint, skin: np.ndarray, rng: np.rand
     cavity = atlas.masks["inside-mouth"] > 0.2
     depth = np.clip((atlas.y + 0.145) / 0.045, 0, 1)[..., None]
     front = (1 - depth) ** 1.5
-    skin = np.where(cavity[..., None], np.array([112, 38, 38], np.float32) * front + np.array([14, 4, 5], np.float32) * (1 - front), skin)
+    near, far = np.array([112, 38, 38], np.float32), np.array([14, 4, 5], np.float32)
+    skin = np.where(cavity[..., None], near * front + far * (1 - front), skin)
     shine = 0.35 + 0.25 * np.exp(-((atlas.x / 0.02) ** 2)) * (atlas.y < -0.1) * (atlas.z > 0.64) + 0.4 * lips[..., 0]
     shine = np.clip(shine * (1 + _noise(2, rng) * 0.2), 0.06, 1)
     shine[cavity] = 0
