@@ -40,6 +40,7 @@ from models.motion import motion_frames
 from models.pipeline import AvatarPipeline
 
 _SILENT_PROMPT = "neutral"
+_FIT_TAKES = 6  # further takes of a presenter that landmarks are fitted on
 
 
 @dataclass
@@ -67,7 +68,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--weights", type=Path, help="weights folder; default: those of the package")
     parser.add_argument("--truth", action="store_true", help="score the true videos instead of generated ones")
     parser.add_argument("--split", default="heldout", help="takes to measure")
-    parser.add_argument("--fit-split", help="further takes to fit landmarks on, such as train")
+    parser.add_argument("--fit-split", default="train", help="split of further takes to fit landmarks on, if there")
     parser.add_argument("--clips", type=int, help="measure this many clips, spread over presenters; default: all")
     parser.add_argument("--silence", type=float, default=16, help="seconds of a silent clip a presenter, 0 = none")
     parser.add_argument("--long", type=float, default=60, help="seconds of the drift clip, 0 = none")
@@ -166,15 +167,16 @@ def run(options: argparse.Namespace) -> Path:
     """Measure all and write the report; returns the path of `report.md`."""
     started = time.perf_counter()
     found = read_takes(options.data, options.split)
+    if not found:
+        raise ValueError(f"no finished take of split {options.split!r} in {options.data}")
     takes = choose_takes(found, options.clips)
-    others = [take for take in found if take not in takes]
-    others += read_takes(options.data, options.fit_split) if options.fit_split else []
+    others = [take for take in found if take not in takes] + read_takes(options.data, options.fit_split)
     pipeline = None if options.truth else AvatarPipeline.load(options.preset, options.weights, options.device)
     recogniser = None if options.no_identity else FaceRecogniser()
     (options.out / "sheets").mkdir(parents=True, exist_ok=True)
     findings, groups = Findings(), group_by_presenter(takes)
     for presenter, own in tqdm(groups.items(), desc="presenters"):
-        further = [take for take in others if take.presenter == presenter]
+        further = [take for take in others if take.presenter == presenter][:_FIT_TAKES]
         measure_presenter(own, further, pipeline, recogniser, options, findings)
     if pipeline is not None:
         for own in tqdm(list(groups.values())[: options.long_count if options.long else 0], desc="long clips"):
@@ -195,7 +197,8 @@ def sections_of(findings: Findings, between_presenters: float) -> dict[str, list
     sections = {"Lips": checks.lip_checks(findings.clips), "Control": control}
     sections["Silence"] = checks.silence_checks(findings.silences) if findings.silences else []
     sections["Life while speaking"] = checks.life_checks(findings.clips)
-    sections["Identity"] = checks.identity_checks(findings.clips, between_presenters)
+    if any(clip.faces_found >= 0 for clip in findings.clips):
+        sections["Identity"] = checks.identity_checks(findings.clips, between_presenters)
     sections["Picture"] = checks.picture_checks(findings.clips)
     sections["Long"] = checks.long_checks(findings.longs) if findings.longs else []
     sections["VAE"] = checks.vae_checks(findings.vae) if findings.vae else []

@@ -115,15 +115,8 @@ def read_take(folder: Path, name: str) -> Take:
 
 
 def read_takes(folder: Path, split: str = "heldout") -> list[Take]:
-    """All finished takes of a split in a folder, ordered by name.
-
-    Raises:
-        ValueError: if there is none.
-    """
-    names = shards.list_shards(folder, split)
-    if not names:
-        raise ValueError(f"no finished take of split {split!r} in {folder}")
-    return [read_take(folder, name) for name in names]
+    """All finished takes of a split in a folder, ordered by name."""
+    return [read_take(folder, name) for name in shards.list_shards(folder, split)]
 
 
 def choose_takes(takes: list[Take], count: int | None) -> list[Take]:

@@ -29,9 +29,9 @@ def test_pauses_leave_out_the_edges_of_speech() -> None:
     assert runs(silent_frames(phones, 70)) == [(0, 24)]
 
 
-def test_folder_without_takes_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no finished take"):
-        read_takes(tmp_path)
+def test_takes_of_another_split_are_left_out(takes_folder: Path) -> None:
+    assert len(read_takes(takes_folder, "heldout")) == 4
+    assert read_takes(takes_folder, "train") == []
 
 
 def test_take_without_a_reference_is_refused(tmp_path: Path) -> None:
