@@ -40,7 +40,7 @@ from models.motion import motion_frames
 from models.pipeline import AvatarPipeline
 
 _SILENT_PROMPT = "neutral"
-_FIT_TAKES = 6  # further takes of a presenter that landmarks are fitted on
+_FIT_TAKES = 8  # further takes of a presenter that landmarks are fitted on
 
 
 @dataclass

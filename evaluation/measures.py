@@ -22,7 +22,7 @@ from evaluation.lips import (
 from evaluation.picture import blockiness, colour_drift, gradient_energy, join_jump
 from evaluation.takes import Take
 
-_FIT_FRAMES = 900  # a presenter's regressor is fitted on about this many frames
+_FIT_FRAMES = 1800  # a presenter's regressor is fitted on about this many frames
 
 
 @dataclass(frozen=True)
