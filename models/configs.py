@@ -92,9 +92,13 @@ class TransformerConfig:
 
 @dataclass(frozen=True)
 class LRA2VConfig:
-    """LR-A2V (§3.1): transformer, and what it is conditioned on. `audio_window`: audio tokens a latent sees."""
+    """LR-A2V (§3.1): transformer, convolutional `features` at its way in and out, and what it is conditioned on.
+
+    `audio_window`: audio tokens a latent sees.
+    """
 
     transformer: TransformerConfig = field(default_factory=TransformerConfig)
+    features: int = 64
     latent_channels: int = 16
     audio_width: int = 160
     audio_window: int = 8
@@ -110,9 +114,10 @@ class LRA2VConfig:
 
 @dataclass(frozen=True)
 class RefinerConfig:
-    """PG-Refiner (§3.2)."""
+    """PG-Refiner (§3.2): transformer, and convolutional `features` at its way in and out."""
 
     transformer: TransformerConfig = field(default_factory=lambda: TransformerConfig(layers=4, attention_window=8))
+    features: int = 64
     latent_channels: int = 16
     pose_token_dim: int = 512
     prediction: str = "denoised"

@@ -1,4 +1,4 @@
-"""Layers of the diffusion transformers: RoPE, attention, and the block that both of them stack.
+"""Layers of the diffusion transformers: RoPE, attention, the block that both of them stack, and the way in and out.
 
 Tokens keep the layout [B, T, S, D] between layers: T latent frames of S = h·w tokens.
 """
@@ -19,8 +19,33 @@ from models.configs import TransformerConfig
 Grid = tuple[int, int, int]  # latent frames, token rows, token columns
 
 
+def start_at_zero(layer: nn.Module) -> None:
+    """Set a layer's weights and bias to zero: its branch says nothing until it has learned."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+
+
+def activation(x: Tensor) -> Tensor:
+    """Of all convolutions."""
+    return F.leaky_relu(x, 0.1)
+
+
+class ResidualBlock(nn.Module):
+    """Two 3×3 convolutions, the second started near zero."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(width, width, 3, padding=1)
+        self.second = nn.Conv2d(width, width, 3, padding=1)
+        nn.init.kaiming_normal_(self.first.weight, nonlinearity="leaky_relu")
+        nn.init.normal_(self.second.weight, std=0.003)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.second(activation(self.first(activation(x))))
+
+
 class RMSNorm(nn.Module):
-    """Root-mean-square norm over the last dimension, with a learned gain."""
+    """Root-mean-square norm over the last dimension, with a learned gain; keeps the dtype, under autocast too."""
 
     def __init__(self, width: int, eps: float = 1e-6) -> None:
         super().__init__()
@@ -28,7 +53,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, (x.shape[-1],), self.gain, self.eps)
+        return F.rms_norm(x, (x.shape[-1],), self.gain.to(x.dtype), self.eps).to(x.dtype)
 
 
 def timestep_embedding(timesteps: Tensor, dim: int) -> Tensor:
@@ -205,3 +230,42 @@ def patchify(latents: Tensor) -> Tensor:
 def unpatchify(tokens: Tensor, height: int, width: int) -> Tensor:
     """Tokens [B, T, H/2·W/2, C·4] → latents [B, C, T, H, W]."""
     return rearrange(tokens, "b t (y x) (c p q) -> b c t (y p) (x q)", y=height // 2, x=width // 2, p=2, q=2)
+
+
+class LatentStem(nn.Module):
+    """Latents → features at their own resolution, and tokens of 2×2 patches of these."""
+
+    def __init__(self, channels: int, features: int, width: int) -> None:
+        super().__init__()
+        self.input = nn.Conv2d(channels, features, 3, padding=1)
+        self.block = ResidualBlock(features)
+        self.project = nn.Linear(4 * features, width)
+
+    def forward(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """Latents [B, C, T, H, W] → (tokens [B, T, H/2·W/2, D], features [B, F, T, H, W])."""
+        flat = rearrange(latents, "b c t h w -> (b t) c h w")
+        features = rearrange(self.block(self.input(flat)), "(b t) c h w -> b c t h w", b=latents.shape[0])
+        return self.project(patchify(features)), features
+
+
+class LatentHead(nn.Module):
+    """Tokens plus the stem's features → latents; convolutions join what neighbouring tokens say.
+
+    Starts at zero.
+    """
+
+    def __init__(self, width: int, features: int, channels: int, blocks: int = 2) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.project = nn.Linear(width, 4 * features)
+        self.blocks = nn.ModuleList(ResidualBlock(features) for _ in range(blocks))
+        self.output = nn.Conv2d(features, channels, 3, padding=1)
+        start_at_zero(self.output)
+
+    def forward(self, tokens: Tensor, features: Tensor) -> Tensor:
+        """Tokens [B, T, H/2·W/2, D], features [B, F, T, H, W] → [B, C, T, H, W]."""
+        joined = features + unpatchify(self.project(self.norm(tokens)), *features.shape[3:])
+        hidden = rearrange(joined, "b c t h w -> (b t) c h w")
+        for block in self.blocks:
+            hidden = block(hidden)
+        return rearrange(self.output(activation(hidden)), "(b t) c h w -> b c t h w", b=tokens.shape[0])

@@ -11,11 +11,11 @@ from models.configs import LRA2VConfig
 from models.layers import (
     Block,
     Conditions,
-    patchify,
+    LatentHead,
+    LatentStem,
     rope_3d,
     select_stream,
     timestep_embedding,
-    unpatchify,
 )
 
 _REFERENCE, _MOTION, _NEW = 0, 1, 2
@@ -33,7 +33,7 @@ class LRA2V(nn.Module):
         super().__init__()
         self.config = config
         width, audio_width = config.transformer.width, config.audio_width
-        self.input = nn.Linear(2 * config.latent_channels * 4, width)
+        self.stem = LatentStem(2 * config.latent_channels, config.features, width)
         self.roles = nn.Parameter(torch.randn(3, width) * 0.02)
         self.time = nn.Sequential(nn.Linear(_TIME_DIM, width), nn.SiLU(), nn.Linear(width, width))
         self.audio_position = nn.Parameter(torch.randn(config.audio_window, audio_width) * 0.02)
@@ -49,10 +49,8 @@ class LRA2V(nn.Module):
             Block(config.transformer, index, config.text_width, audio_width)
             for index in range(config.transformer.layers)
         )
-        self.output_norm = nn.LayerNorm(width)
-        self.output = nn.Linear(width, config.latent_channels * 4)
-        for layer in (self.modulation, self.output):
-            nn.init.zeros_(layer.weight)
+        self.head = LatentHead(width, config.features, config.latent_channels)
+        nn.init.zeros_(self.modulation.weight)
 
     def forward(
         self,
@@ -78,9 +76,11 @@ class LRA2V(nn.Module):
         Returns:
             denoised latents [B, C, n, H, W].
         """
-        _, channels, frames, height, width = window.shape
+        frames, height, width = window.shape[2:]
         reference = window[:, :, :1]
-        tokens = self.input(patchify(torch.cat([window, reference.expand_as(window)], dim=1)))
+        # Scaled by t: pure noise says nothing about the data, so at t = 0 nothing of it comes in.
+        scaled = window * timesteps[:, None, :, None, None]
+        tokens, features = self.stem(torch.cat([scaled, reference.expand_as(window)], dim=1))
         roles = torch.full((frames,), _MOTION, device=window.device)
         roles[0], roles[frames - new :] = _REFERENCE, _NEW
         audio = audio + self.audio_position
@@ -99,7 +99,7 @@ class LRA2V(nn.Module):
         conditions = Conditions(text, audio, stream_index)
         for block in self.blocks:
             tokens = block(tokens, modulation, rope, grid, frames - new, conditions)
-        change = unpatchify(self.output(self.output_norm(tokens[:, frames - new :])), height, width)
+        change = self.head(tokens[:, frames - new :], features[:, :, frames - new :])
         if self.config.prediction == "denoised":
             return reference + change
         remaining = (1 - timesteps[:, None, frames - new :, None, None]).to(change.dtype)

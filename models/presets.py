@@ -67,9 +67,13 @@ def tiny() -> Preset:
         vae=VAEConfig(encoder_width=8, trunk_width=16, trunk_blocks=2, frame_width=8, detail_width=8, detail_blocks=1),
         audio=AudioEncoderConfig(width=16),
         text=TextEncoderConfig(max_bytes=16, tokens=2, width=8),
-        lr_a2v=LRA2VConfig(transformer=TransformerConfig(width=32, layers=2, heads=2), audio_width=16, text_width=8),
+        lr_a2v=LRA2VConfig(
+            transformer=TransformerConfig(width=32, layers=2, heads=2), audio_width=16, features=8, text_width=8
+        ),
         pose=PoseConfig(hidden=16, coarse_size=16, mouth_crop=(12, 16)),
-        refiner=RefinerConfig(transformer=TransformerConfig(width=32, layers=2, heads=2, attention_window=2)),
+        refiner=RefinerConfig(
+            transformer=TransformerConfig(width=32, layers=2, heads=2, attention_window=2), features=8
+        ),
     )
 
 

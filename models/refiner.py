@@ -8,7 +8,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from models.configs import RefinerConfig
-from models.layers import Block, patchify, rope_3d, timestep_embedding, unpatchify
+from models.layers import Block, LatentHead, LatentStem, rope_3d, timestep_embedding
 
 _REFERENCE, _MOTION, _NEW = 0, 1, 2
 _TIME_DIM = 128
@@ -32,16 +32,14 @@ class PGRefiner(nn.Module):
         super().__init__()
         self.config = config
         width = config.transformer.width
-        self.input = nn.Linear(3 * config.latent_channels * 4, width)
+        self.stem = LatentStem(3 * config.latent_channels, config.features, width)
         self.roles = nn.Parameter(torch.randn(3, width) * 0.02)
         self.time = nn.Sequential(nn.Linear(_TIME_DIM, width), nn.SiLU(), nn.Linear(width, width))
         self.pose = nn.Linear(config.pose_token_dim, width)
         self.modulation = nn.Linear(width, 6 * width)
         self.blocks = nn.ModuleList(Block(config.transformer, index) for index in range(config.transformer.layers))
-        self.output_norm = nn.LayerNorm(width)
-        self.output = nn.Linear(width, config.latent_channels * 4)
-        for layer in (self.modulation, self.output):
-            nn.init.zeros_(layer.weight)
+        self.head = LatentHead(width, config.features, config.latent_channels)
+        nn.init.zeros_(self.modulation.weight)
 
     def forward(self, window: Tensor, timesteps: Tensor, new: int, degraded: Tensor, pose_tokens: Tensor) -> Tensor:
         """Predict the clean new latents.
@@ -58,10 +56,11 @@ class PGRefiner(nn.Module):
         """
         frames, height, width = window.shape[2:]
         reference = window[:, :, :1]
-        channels = torch.cat([window, degraded, reference.expand_as(window)], dim=1)
+        scaled = window * timesteps[:, None, :, None, None]  # pure noise says nothing: at t = 0 none comes in
+        tokens, features = self.stem(torch.cat([scaled, degraded, reference.expand_as(window)], dim=1))
         roles = torch.full((frames,), _MOTION, device=window.device)
         roles[0], roles[frames - new :] = _REFERENCE, _NEW
-        tokens = self.input(patchify(channels)) + self.roles[roles][None, :, None] + self.pose(pose_tokens)
+        tokens = tokens + self.roles[roles][None, :, None] + self.pose(pose_tokens)
         condition = self.time(timestep_embedding(timesteps, _TIME_DIM))
         modulation = self.modulation(F.silu(condition)).unflatten(-1, (6, -1))[:, :, None]
 
@@ -69,7 +68,7 @@ class PGRefiner(nn.Module):
         rope = rope_3d(grid, self.config.transformer.head_dim, window.device)
         for block in self.blocks:
             tokens = block(tokens, modulation, rope, grid, frames - new)
-        change = unpatchify(self.output(self.output_norm(tokens[:, frames - new :])), height, width)
+        change = self.head(tokens[:, frames - new :], features[:, :, frames - new :])
         if self.config.prediction == "denoised":
             return reference + change
         remaining = (1 - timesteps[:, None, frames - new :, None, None]).to(change.dtype)

@@ -13,36 +13,13 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from models.configs import VAEConfig
+from models.layers import ResidualBlock, activation, start_at_zero
 
 DecoderCache = tuple[Tensor, ...]  # one [B, trunk_width, h, w] a trunk block: features of the latent before
 
 _PATCH = 8
 _MARGIN = 4  # pixels by which a kernel reaches into each neighbour
 _FRAMES = 4
-
-
-def start_at_zero(layer: nn.Module) -> None:
-    """Set a layer's weights and bias to zero: its branch says nothing until it has learned."""
-    for parameter in layer.parameters():
-        nn.init.zeros_(parameter)
-
-
-def _activation(x: Tensor) -> Tensor:
-    return F.leaky_relu(x, 0.1)
-
-
-class ResidualBlock(nn.Module):
-    """Two 3×3 convolutions, the second started near zero."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(width, width, 3, padding=1)
-        self.second = nn.Conv2d(width, width, 3, padding=1)
-        nn.init.kaiming_normal_(self.first.weight, nonlinearity="leaky_relu")
-        nn.init.normal_(self.second.weight, std=0.003)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.second(_activation(self.first(_activation(x))))
 
 
 class CausalResidualBlock(nn.Module):
@@ -58,11 +35,11 @@ class CausalResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, batch: int, memory: Tensor | None) -> tuple[Tensor, Tensor]:
         """x [B·T, C, h, w], memory [B, C, h, w] or None → (the same shape, the memory for the next chunk)."""
-        features = _activation(x)
+        features = activation(x)
         by_latent = features.unflatten(0, (batch, -1))
         memory = torch.zeros_like(by_latent[:, 0]) if memory is None else memory
         before = torch.cat([memory[:, None], by_latent[:, :-1]], dim=1).flatten(0, 1)
-        y = x + self.second(_activation(self.first(features) + self.before(before)))
+        y = x + self.second(activation(self.first(features) + self.before(before)))
         return y, by_latent[:, -1]
 
 
@@ -83,7 +60,7 @@ class Encoder(nn.Module):
         hidden = self.input(F.pixel_unshuffle(groups, _PATCH))
         for block in self.blocks:
             hidden = block(hidden)
-        return self.linear(groups) + self.output(_activation(hidden))
+        return self.linear(groups) + self.output(activation(hidden))
 
 
 class Decoder(nn.Module):
@@ -113,12 +90,12 @@ class Decoder(nn.Module):
             memory = None if cache is None else cache[index]
             hidden, memory = block(hidden, batch, memory)
             carried.append(memory)
-        hidden = self.to_frames(_activation(hidden))
+        hidden = self.to_frames(activation(hidden))
         hidden = self.frame_block(rearrange(hidden, "g (f c) h w -> (g f) c h w", f=_FRAMES))
         hidden = F.pixel_shuffle(self.to_detail(hidden), 2)
         for block in self.detail:
             hidden = block(hidden)
-        residual = F.pixel_shuffle(self.output(_activation(hidden)), 4)
+        residual = F.pixel_shuffle(self.output(activation(hidden)), 4)
         frames = rearrange(self.linear(flat), "g (f c) h w -> (g f) c h w", f=_FRAMES) + residual
         return frames.unflatten(0, (batch, -1)), tuple(carried)
 
