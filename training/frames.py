@@ -1,7 +1,14 @@
-"""Frames for training: takes decoded once into memory-mapped files, and random crops of them."""
+"""Frames for training: takes decoded once into memory-mapped files, and random crops of them.
+
+    python -m training.frames --data DATA --workers 16
+
+decodes all finished takes at once, where there are many processors; else each is decoded at its first use.
+"""
 
 from __future__ import annotations
 
+import argparse
+import multiprocessing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -61,3 +68,23 @@ def half_size(frames: np.ndarray) -> np.ndarray:
     """uint8 [T, H, W, 3] → [T, H/2, W/2, 3], averaged."""
     height, width = frames.shape[1] // 2, frames.shape[2] // 2
     return np.stack([cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA) for frame in frames])
+
+
+def decode(take: TakeFrames) -> int:
+    """Make sure that a take is decoded; returns its frames."""
+    return len(take.frames)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Decode all finished takes.")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--workers", type=int, default=1)
+    arguments = parser.parse_args()
+    found = takes(arguments.data, heldout=True) + takes(arguments.data, heldout=False)
+    with multiprocessing.get_context("spawn").Pool(arguments.workers) as pool:
+        frames = sum(pool.imap_unordered(decode, found))
+    print(f"{len(found)} takes, {frames} frames", flush=True)
+
+
+if __name__ == "__main__":
+    main()

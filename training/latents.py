@@ -1,12 +1,13 @@
 """Latents of all takes, made once with a frozen VAE and audio encoder; windows for LR-A2V and the refiner.
 
-python -m training.latents data=DATA weights=WEIGHTS out=LATENTS [preset=presenter-256]
+python -m training.latents --data DATA --weights WEIGHTS --out LATENTS [--preset presenter-256] [--device cuda]
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +30,11 @@ REFERENCES_PER_TAKE = 3
 
 
 def encode_take(take: TakeFrames, vae: CausalVAE, audio: AudioEncoder) -> dict[str, Tensor]:
-    """Latents, audio tokens, motion and keypoints of a take, and of a few of its frames as references."""
+    """Latents, audio tokens, motion and keypoints of a take, and of a few of its frames as references.
+
+    Frames and sound go to the device of the VAE; the result is on the CPU.
+    """
+    device = vae.latent_mean.device
     count = len(take.frames) // 4 * 4
     frames = np.array(take.frames[:count])
     rate, samples = wavfile.read(take.path.with_suffix(".wav"))
@@ -42,11 +47,12 @@ def encode_take(take: TakeFrames, vae: CausalVAE, audio: AudioEncoder) -> dict[s
     picks = rng.integers(count, size=REFERENCES_PER_TAKE)
 
     def groups(pixels: np.ndarray) -> Tensor:
-        parts = [vae.encode_groups(to_tensor(pixels[i : i + 80])[None])[0] for i in range(0, count, 80)]
-        return torch.cat(parts, dim=1).half()
+        parts = [vae.encode_groups(to_tensor(pixels[i : i + 80], device)[None])[0] for i in range(0, count, 80)]
+        return torch.cat(parts, dim=1).half().cpu()
 
     def singles(pixels: np.ndarray) -> Tensor:
-        return torch.cat([vae.encode(to_tensor(pixels[i : i + 1])[None])[0] for i in picks], dim=1).half()
+        parts = [vae.encode(to_tensor(pixels[i : i + 1], device)[None])[0] for i in picks]
+        return torch.cat(parts, dim=1).half().cpu()
 
     half = half_size(frames)
     return {
@@ -56,7 +62,7 @@ def encode_take(take: TakeFrames, vae: CausalVAE, audio: AudioEncoder) -> dict[s
         "reference_hr": singles(frames),
         "reference_motion": torch.from_numpy(motion[picks]),
         "reference_keypoints": torch.from_numpy(take.keypoints[picks]),
-        "tokens": audio.encode(torch.from_numpy(samples))[:count].half(),
+        "tokens": audio.encode(torch.from_numpy(samples).to(device))[:count].half().cpu(),
         "motion": torch.from_numpy(motion),
         "closure": torch.from_numpy(closure),
         "keypoints": torch.from_numpy(take.keypoints[:count].copy()),
@@ -66,18 +72,19 @@ def encode_take(take: TakeFrames, vae: CausalVAE, audio: AudioEncoder) -> dict[s
 def encode_reference(picture: Path, vae: CausalVAE, keypoints: Tensor) -> dict[str, Tensor]:
     """The neutral picture of a presenter; keypoints [143, 3] of it."""
     pixels = np.array(Image.open(picture).convert("RGB"))[None]
+    device = vae.latent_mean.device
     keypoints = keypoints.clone()
     keypoints[BACKGROUND] = background_points(to_tensor(pixels)[0], keypoints[:PERSON_POINTS])
     return {
-        "lr": vae.encode(to_tensor(half_size(pixels))[None])[0].half(),
-        "hr": vae.encode(to_tensor(pixels)[None])[0].half(),
+        "lr": vae.encode(to_tensor(half_size(pixels), device)[None])[0].half().cpu(),
+        "hr": vae.encode(to_tensor(pixels, device)[None])[0].half().cpu(),
         "keypoints": keypoints,
     }
 
 
-def to_tensor(pixels: np.ndarray) -> Tensor:
-    """uint8 [T, H, W, 3] → float [T, 3, H, W] in 0 … 1."""
-    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).float() / 255
+def to_tensor(pixels: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
+    """uint8 [..., H, W, 3] → float [..., 3, H, W] in 0 … 1; bytes travel, numbers are made on the device."""
+    return torch.from_numpy(np.ascontiguousarray(pixels)).to(device).movedim(-1, -3).float() / 255
 
 
 @torch.no_grad()
@@ -130,11 +137,78 @@ def load_latents(folder: Path, heldout: bool, device: str = "cpu") -> list[TakeL
     return found
 
 
-def audio_windows(tokens: Tensor, first: int, count: int, window: int) -> Tensor:
-    """Tokens [F, D] of a take → [count, window, D] for latents first, first + 1, …; the first token repeats."""
-    ends = 4 * (torch.arange(first, first + count, device=tokens.device) + 1)
-    index = ends[:, None] - window + torch.arange(window, device=tokens.device)
-    return tokens[index.clamp_min(0)].float()
+class TakeBank:
+    """Takes one behind another, one tensor a kind, so that the windows of a batch are cut by one index.
+
+    N takes, L latents in all, F = 4L frames, P presenters, R further references a take; all on one device.
+
+    Attributes:
+        latents: "lr" and "hr", float16 [L, C, h, w].
+        tokens, motion, keypoints: [F, …].
+        references: "lr", "hr" [P, C, h, w] and "keypoints" [P, 143, 3] of the presenters' neutral pictures.
+        further: "lr", "hr" [N, R, C, h, w], "motion" [N, R, M] and "keypoints" [N, R, 143, 3] of other frames.
+        presenters: int64 [N], index of each take's presenter.
+        counts: int64 [N], latents of each take, on the host.
+    """
+
+    def __init__(self, takes: Sequence[TakeLatents]) -> None:
+        names = sorted({take.presenter for take in takes})
+        of_presenter = {take.presenter: take.reference for take in takes}
+        self.device = takes[0].tensors["lr"].device
+        self.counts = np.array([take.latents for take in takes])
+        self.starts = torch.from_numpy(np.cumsum(self.counts) - self.counts).to(self.device)
+        self.presenters = torch.tensor([names.index(take.presenter) for take in takes], device=self.device)
+        self.prompts = [take.prompt for take in takes]
+
+        def behind(name: str, dim: int = 0) -> Tensor:
+            return torch.cat([take.tensors[name] for take in takes], dim=dim)
+
+        def stacked(name: str) -> Tensor:
+            return torch.stack([take.tensors[name] for take in takes])
+
+        self.latents = {kind: behind(kind, 1).transpose(0, 1).contiguous() for kind in ("lr", "hr")}
+        self.tokens, self.motion, self.keypoints = (behind(name) for name in ("tokens", "motion", "keypoints"))
+        frames = [len(values) for values in (self.tokens, self.motion, self.keypoints)]
+        if set(frames) != {4 * int(self.counts.sum())}:
+            raise ValueError(f"{self.counts.sum()} latents, but tokens, motion and keypoints of {frames} frames")
+        self.references = {kind: torch.stack([of_presenter[n][kind] for n in names]) for kind in ("lr", "hr")}
+        self.references = {kind: reference[:, :, 0] for kind, reference in self.references.items()}
+        self.references["keypoints"] = torch.stack([of_presenter[name]["keypoints"] for name in names])
+        self.further = {kind: stacked(f"reference_{kind}").transpose(1, 2) for kind in ("lr", "hr")}
+        self.further |= {kind: stacked(f"reference_{kind}") for kind in ("motion", "keypoints")}
+
+    def draw(self, rng: np.random.Generator, size: int, before: int, new: int) -> tuple[Tensor, np.ndarray, Tensor]:
+        """Random windows of `before` latents and `new` ones.
+
+        Returns:
+            takes, int64 [size], on the device and on the host; first latents of the windows in them, int64 [size].
+        """
+        takes = rng.integers(len(self.counts), size=size)
+        starts = rng.integers(0, self.counts[takes] - before - new + 1)
+        index = torch.from_numpy(np.stack([takes, starts])).to(self.device)
+        return index[0], takes, index[1]
+
+    def windows(self, values: Tensor, takes: Tensor, first: Tensor, count: int) -> Tensor:
+        """Values [L or F, …] of latents or frames → float32 [B, count or 4·count, …] from latents `first` on."""
+        scale = len(values) // len(self.latents["lr"])
+        steps = torch.arange(scale * count, device=self.device)
+        return values[(scale * (self.starts[takes] + first))[:, None] + steps].float()
+
+    def audio_windows(self, takes: Tensor, first: Tensor, count: int, window: int) -> Tensor:
+        """Tokens → [B, count, window, D] for latents first, first + 1, …; the first token of a take repeats."""
+        ends = 4 * (first[:, None] + torch.arange(count, device=self.device) + 1)
+        index = (ends[..., None] - window + torch.arange(window, device=self.device)).clamp_min(0)
+        return self.tokens[4 * self.starts[takes][:, None, None] + index].float()
+
+    def reference(self, kind: str, takes: Tensor, pick: Tensor) -> Tensor:
+        """Float32 [B, …]: the presenter's neutral picture where pick [B] is -1, else that further reference."""
+        neutral, further = self.references[kind][self.presenters[takes]], self.further[kind][takes, pick]
+        return torch.where(pick.view(-1, *[1] * (neutral.ndim - 1)) < 0, neutral, further).float()
+
+    def pick(self, rng: np.random.Generator, size: int, neutral: float) -> Tensor:
+        """Which reference each window has, int64 [size]: -1, the neutral one, with a share of `neutral`."""
+        picks = rng.integers(self.further["lr"].shape[1], size=size)
+        return torch.from_numpy(np.where(rng.random(size) < neutral, -1, picks)).to(self.device)
 
 
 def region_weights(keypoints: Tensor, points: slice, size: int, radius: float) -> Tensor:
@@ -163,14 +237,17 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, required=True, help="folder with vae and audio weights")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--preset", default="presenter-256")
+    parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
     config = preset(arguments.preset)
     vae, audio = CausalVAE(config.vae).eval(), AudioEncoder(config.audio).eval()
     load_component(arguments.weights, "vae", vae)
     load_component(arguments.weights, "audio", audio)
+    vae.to(arguments.device)
+    audio.to(arguments.device)
     for folder in ("references", "statistics"):
         (arguments.out / folder).mkdir(parents=True, exist_ok=True)
-    save_file({"weights": channel_weights(vae)}, arguments.out / "statistics" / "channels.safetensors")
+    save_file({"weights": channel_weights(vae).cpu()}, arguments.out / "statistics" / "channels.safetensors")
     for picture in sorted(arguments.data.glob("**/reference_*.png")):
         with np.load(picture.with_suffix(".npz")) as arrays:
             keypoints = torch.from_numpy(arrays["keypoints"].astype(np.float32)).reshape(-1, 143, 3)[0]

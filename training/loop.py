@@ -1,6 +1,7 @@
 """The training loop that every stage shares: schedule, EMA, checkpoints to resume from, log lines.
 
 A run is a folder: `state.safetensors` (model, EMA, optimiser), `run.json` (progress, configuration), `log.txt`.
+Nothing in a step waits for a CUDA device: figures stay on it until they are logged.
 """
 
 from __future__ import annotations
@@ -10,16 +11,22 @@ import dataclasses
 import json
 import math
 import time
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 Model = TypeVar("Model", bound=nn.Module)
+Batch = TypeVar("Batch")
+Figures = dict[str, Tensor]  # scalars to average in the log, detached
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,7 @@ class LoopConfig:
     report_seconds: float = 60.0
     checkpoint_seconds: float = 180.0
     threads: int = 1
+    prefetch_threads: int = 0  # that draw batches ahead, where drawing is work for a processor
     seed: int = 0
     device: str = "cpu"
     bf16: bool = False  # autocast; for CUDA: bf16 is slower than fp32 on most CPUs
@@ -54,6 +62,9 @@ class TrainingRun(Generic[Model]):
         self.folder, self.model, self.config = folder, model, config
         folder.mkdir(parents=True, exist_ok=True)
         torch.set_num_threads(config.threads)
+        self.device = torch.device(config.device)
+        if self.device.type == "cuda":
+            torch.set_float32_matmul_precision("high")  # TF32 where it is not bf16
         self.ema: Model = copy.deepcopy(model).requires_grad_(False)
         self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.optimizer = torch.optim.AdamW(
@@ -71,36 +82,39 @@ class TrainingRun(Generic[Model]):
         """Share of the run's time that is spent, 0 … 1."""
         return min(1.0, self.elapsed_s / (60 * self.config.minutes))
 
+    def autocast(self) -> AbstractContextManager:
+        """What the models run under. Batches and losses stay outside, in single precision."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16)
+
     def train(
-        self, loss_of_step: Callable[[], tuple[Tensor, dict[str, float]]], report: Callable[[Model], dict] | None
+        self, loss_of_step: Callable[[], tuple[Tensor, Figures]], report: Callable[[Model], dict] | None
     ) -> None:
         """Run until the time is spent.
 
         Args:
             loss_of_step: draws a batch; returns the loss and figures to average in the log.
-            report: (EMA model) → figures of held-out data, called every `report_seconds`.
+            report: (EMA model) → figures of held-out data, called every `report_seconds` under `autocast`.
         """
-        figures: dict[str, list[float]] = {}
+        figures: dict[str, deque[Tensor]] = {}
         clock = time.monotonic()
         next_report, next_checkpoint = self.elapsed_s + self.config.report_seconds, self.elapsed_s
         next_checkpoint += self.config.checkpoint_seconds
         while self.progress < 1:
             self._set_learning_rate()
-            with torch.autocast(torch.device(self.config.device).type, torch.bfloat16, enabled=self.config.bf16):
-                loss, values = loss_of_step()
+            loss, values = loss_of_step()
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(self.parameters.values(), self.config.clip_norm)
             self.optimizer.step()
             self.step += 1
             self._update_ema()
-            for name, value in {"loss": float(loss.detach()), **values}.items():
-                figures.setdefault(name, []).append(value)
+            for name, value in {"loss": loss.detach(), **values}.items():
+                figures.setdefault(name, deque(maxlen=500)).append(value)
             now = time.monotonic()
             self.elapsed_s, clock = self.elapsed_s + now - clock, now
             if self.elapsed_s >= next_report or self.progress >= 1:
                 next_report = self.elapsed_s + self.config.report_seconds
-                means = {name: sum(v[-500:]) / len(v[-500:]) for name, v in figures.items()}
+                means = {name: float(torch.stack(list(values)).mean()) for name, values in figures.items()}
                 self._log(means, self._held_out(report))
                 figures.clear()
             if self.elapsed_s >= next_checkpoint or self.progress >= 1:
@@ -145,8 +159,7 @@ class TrainingRun(Generic[Model]):
     @torch.no_grad()
     def _update_ema(self) -> None:
         decay = min(self.config.ema_decay, (self.step + 1) / (self.step + 20))
-        for average, parameter in zip(self.ema.parameters(), self.model.parameters(), strict=True):
-            average.lerp_(parameter, 1 - decay)
+        torch._foreach_lerp_(list(self.ema.parameters()), list(self.model.parameters()), 1 - decay)
         for copied, buffer in zip(self.ema.buffers(), self.model.buffers(), strict=True):
             copied.copy_(buffer)
 
@@ -154,11 +167,10 @@ class TrainingRun(Generic[Model]):
     def _held_out(self, report: Callable[[Model], dict] | None) -> dict:
         if report is None:
             return {}
-        state = torch.get_rng_state()
         self.ema.eval()
-        values = report(self.ema)
-        torch.set_rng_state(state)
-        return values
+        # The report seeds the generators: the run's own go on as if there had been none.
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []), self.autocast():
+            return report(self.ema)
 
     def _log(self, training: dict[str, float], held_out: dict) -> None:
         def text(values: dict) -> str:
@@ -168,3 +180,42 @@ class TrainingRun(Generic[Model]):
         print(line, flush=True)
         with (self.folder / "log.txt").open("a") as log:
             log.write(line + "\n")
+
+
+class Prefetcher(Generic[Batch]):
+    """Batches drawn by threads ahead of the loop, always in the same order.
+
+    Batch number k is `draw(generator of k)`, whoever draws it: the sequence does not depend on the threads.
+    """
+
+    def __init__(
+        self, draw: Callable[[np.random.Generator], Batch], seed: int, first: int = 0, threads: int = 0
+    ) -> None:
+        """`first`: number of the first batch, for runs that go on; threads 0: draw when asked."""
+        self._draw, self._seed, self._number = draw, seed, first
+        self._executor = ThreadPoolExecutor(threads) if threads else None
+        self._ahead: deque[Future[Batch]] = deque()
+        for _ in range(2 * threads):
+            self._submit()
+
+    def next(self) -> Batch:
+        """The next batch; raises what `draw` raised for it."""
+        if self._executor is None:
+            self._number += 1
+            return self._draw(self._generator(self._number - 1))
+        batch = self._ahead.popleft().result()
+        self._submit()
+        return batch
+
+    def close(self) -> None:
+        """Stop the threads; batches that were not taken are lost."""
+        if self._executor is not None:
+            self._executor.shutdown(wait=True, cancel_futures=True)
+
+    def _generator(self, number: int) -> np.random.Generator:
+        return np.random.default_rng([self._seed, number])
+
+    def _submit(self) -> None:
+        assert self._executor is not None
+        self._ahead.append(self._executor.submit(self._draw, self._generator(self._number)))
+        self._number += 1

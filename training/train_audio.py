@@ -19,7 +19,7 @@ from models.checkpoints import save_component
 from models.conditions import MEL_CONTEXT_SAMPLES, SAMPLES_PER_FRAME, AudioEncoder
 from models.presets import preset
 from training.config import parse_run
-from training.loop import LoopConfig, TrainingRun
+from training.loop import Figures, LoopConfig, TrainingRun
 from training.synthetic.script import loudness_track
 from training.synthetic.speech import load_corpus
 from training.synthetic.visemes import FACE_INDEX, viseme_track
@@ -74,35 +74,44 @@ def utterances(run: AudioRun, encoder: AudioEncoder, split: str, speeds: tuple[f
 
 
 class Segments:
-    """Random segments of utterances, with changes of level, colour and noise."""
+    """Random segments of utterances, with changes of level, colour and noise, drawn where the tensors are."""
 
     def __init__(self, sources: list[Utterance], run: AudioRun, context_frames: int) -> None:
-        self.sources = [u for u in sources if len(u.face) > run.segment_frames]
+        sources = [u for u in sources if len(u.face) > run.segment_frames]
+        device = run.loop.device
         self.run, self.context = run, context_frames
-        lengths = np.array([len(u.face) for u in self.sources], float)
-        self.shares = lengths / lengths.sum()
+        self.frames = np.array([len(u.face) for u in sources])
+        self.shares = self.frames / self.frames.sum()
+        self.first_frame = np.cumsum(self.frames) - self.frames
+        # every utterance has the mels of its context too
+        self.first_mel = 4 * (self.first_frame + context_frames * np.arange(len(sources)))
+        self.mels, self.face, self.closure = (
+            torch.cat([getattr(u, name) for u in sources]).to(device) for name in ("mels", "face", "closure")
+        )
         self.rng = np.random.default_rng(run.loop.seed)
 
     def batch(self) -> tuple[Tensor, Tensor, Tensor]:
         """Mels [B, 4·(context + S), bins], face [B, S, 52], closure [B, S]."""
-        run, length = self.run, self.run.segment_frames
-        rows = []
-        for index in self.rng.choice(len(self.sources), run.batch, p=self.shares):
-            source = self.sources[index]
-            start = int(self.rng.integers(len(source.face) - length + 1))
-            mels = source.mels[4 * start : 4 * (start + length + self.context)].float()
-            rows.append((mels, source.face[start : start + length], source.closure[start : start + length]))
-        mels, face, closure = (torch.stack(column) for column in zip(*rows, strict=True))
-        level = run.gain * torch.randn(run.batch, 1, 1) + 0.6 * run.gain * smooth_colour(run.batch, mels.shape[2])
-        floor = -1.9 + 1.2 * torch.rand(run.batch, 1, 1)  # background noise hides what is below it
+        run, length, device = self.run, self.run.segment_frames, self.mels.device
+        picks = self.rng.choice(len(self.frames), run.batch, p=self.shares)
+        starts = self.rng.integers(self.frames[picks] - length + 1)
+        firsts = np.stack([self.first_frame[picks] + starts, self.first_mel[picks] + 4 * starts])
+        first_frame, first_mel = torch.from_numpy(firsts).to(device)[..., None]
+        frames = first_frame + torch.arange(length, device=device)
+        mels = self.mels[first_mel + torch.arange(4 * (length + self.context), device=device)].float()
+        one = torch.ones(run.batch, 1, 1, device=device)
+        level = run.gain * torch.randn_like(one) + 0.6 * run.gain * smooth_colour(run.batch, mels.shape[2], device)
+        floor = -1.9 + 1.2 * torch.rand_like(one)  # background noise hides what is below it
         mels = torch.logaddexp(4 * (mels + level), 4 * (floor + 0.25 * torch.randn_like(mels))) / 4
-        mels = mels + run.noise * torch.rand(run.batch, 1, 1) * torch.randn_like(mels)
-        return mels * (torch.rand(run.batch, 1, mels.shape[2]) > run.mask_share), face, closure
+        mels = mels + run.noise * torch.rand_like(one) * torch.randn_like(mels)
+        mask = torch.rand(run.batch, 1, mels.shape[2], device=device) > run.mask_share
+        return mels * mask, self.face[frames], self.closure[frames]
 
 
-def smooth_colour(batch: int, bins: int) -> Tensor:
+def smooth_colour(batch: int, bins: int, device: torch.device) -> Tensor:
     """Smooth random curves over the bins, [batch, 1, bins], unit deviation: microphones and rooms."""
-    return F.interpolate(torch.randn(batch, 1, 8), size=bins, mode="linear", align_corners=True)
+    knots = torch.randn(batch, 1, 8, device=device)
+    return F.interpolate(knots, size=bins, mode="linear", align_corners=True)
 
 
 def main() -> None:
@@ -119,20 +128,24 @@ def main() -> None:
     seconds = sum(len(u.face) for u in sources) / 25
     print(f"{seconds / 60:.1f} min of speech at all speeds, {int(active.sum())} active actions", flush=True)
     segments = Segments(sources, run, config.context_frames)
+    device = run.loop.device
+    encoder.to(device)
+    deviation, mean, active = deviation.to(device), mean.to(device), active.to(device)
     training = TrainingRun(run.out, encoder, run.loop)
     jaw = FACE_INDEX["jawOpen"]
 
-    def loss_of_step() -> tuple[Tensor, dict[str, float]]:
+    def loss_of_step() -> tuple[Tensor, Figures]:
         mels, face, closure = segments.batch()
-        error = (encoder.face_head(encoder(mels)) - (face - mean) / deviation.clamp_min(0.02))[..., active]
+        with training.autocast():
+            found = encoder.face_head(encoder(mels)).float()
+        error = (found - (face - mean) / deviation.clamp_min(0.02))[..., active]
         return (error.square() * (1 + run.closure_weight * closure[..., None])).mean(), {}
 
     def report(model: AudioEncoder) -> dict[str, float]:
         rows: dict[str, list[float]] = {}
         for u in held_out:
-            mels = u.mels.float()[None]
-            found = model.face_head(model(mels))[0]
-            wanted = (u.face - mean) / deviation.clamp_min(0.02)
+            found = model.face_head(model(u.mels.to(device).float()[None]))[0]
+            wanted = (u.face.to(device) - mean) / deviation.clamp_min(0.02)
             rows.setdefault("r_jaw_" + u.voice, []).append(correlation(found[:, jaw], wanted[:, jaw]))
             rows.setdefault("error", []).append(float((found - wanted)[:, active].square().mean()))
         return {name: float(np.mean(values)) for name, values in rows.items()}

@@ -27,14 +27,14 @@ from models.sampling import noised
 from training.config import parse_run
 from training.latents import (
     LIPS,
+    TakeBank,
     TakeLatents,
     aperture,
-    audio_windows,
     load_channel_weights,
     load_latents,
     region_weights,
 )
-from training.loop import LoopConfig, TrainingRun
+from training.loop import Figures, LoopConfig, TrainingRun
 
 
 @dataclass(frozen=True)
@@ -81,58 +81,44 @@ class Batch:
     corners: Tensor
     prompts: list[str]
 
-    def to(self, device: str) -> Batch:
-        moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
-        return replace(self, **moved)  # type: ignore[arg-type]
-
 
 CROP_ROWS, CROP_COLUMNS = 5, 6
 
 
 class Windows:
-    """Draws windows of latents with everything that LR-A2V is given."""
+    """Draws windows of latents with everything that LR-A2V is given, a batch at a time, on the takes' device."""
 
     def __init__(self, takes: list[TakeLatents], run: LRA2VRun, config: Preset, seed: int, augment: bool) -> None:
-        self.takes, self.run, self.config, self.augment = takes, run, config, augment
+        self.bank, self.run, self.config, self.augment = TakeBank(takes), run, config, augment
         self.rng = np.random.default_rng(seed)
 
     def batch(self, size: int, motion_latents: int, new: int) -> Batch:
-        rows = [self._window(motion_latents, new) for _ in range(size)]
-        *tensors, prompts = zip(*rows, strict=True)
-        clean, reference, audio, motion, weights, corners = (torch.stack(column) for column in tensors)
-        return Batch(clean, reference, audio, motion, weights, corners, list(prompts))
-
-    def _window(self, motion_latents: int, new: int) -> tuple:
-        rng, run = self.rng, self.run
-        take = self.takes[rng.integers(len(self.takes))]
-        first = int(rng.integers(motion_latents, take.latents - new + 1))
-        start, count = first - motion_latents, motion_latents + new
-        tensors = take.tensors
-        frames = slice(4 * start, 4 * (start + count))
-        audio = audio_windows(tensors["tokens"], start, count, self.config.lr_a2v.audio_window)
-        motion = tensors["motion"][frames].unflatten(0, (-1, 4))
-        reference, reference_motion = take.reference["lr"].float(), torch.zeros_like(motion[:1])
-        prompt = take.prompt
+        rng, run, bank, count = self.rng, self.run, self.bank, motion_latents + new
+        takes, takes_there, first = bank.draw(rng, size, motion_latents, new)
+        audio = bank.audio_windows(takes, first, count, self.config.lr_a2v.audio_window)
+        motion = bank.windows(bank.motion, takes, first, count).unflatten(1, (-1, 4))
+        prompts = [bank.prompts[take] for take in takes_there]
+        pick = torch.full_like(takes, -1)
         if self.augment:
-            audio = audio + run.token_noise * rng.random() * torch.randn_like(audio)
-            audio = audio * float(rng.random() >= run.drop_audio)
-            prompt = prompt if rng.random() >= run.drop_text else ""
-            if rng.random() >= run.neutral_reference:
-                pick = rng.integers(tensors["reference_lr"].shape[1])
-                reference = tensors["reference_lr"][:, pick : pick + 1].float()
-                reference_motion = tensors["reference_motion"][pick].expand_as(reference_motion)
-        keypoints = tensors["keypoints"][4 * first : 4 * (first + new)]
-        size = self.config.lr_latent_size[0]
-        weights = 1 + run.mouth_weight * region_weights(keypoints, LIPS, size, 1.6)
-        weights = weights + run.eye_weight * region_weights(keypoints, EYES, size, 3.0)
-        return (
-            tensors["lr"][:, start : start + count].float(),
-            reference,
-            torch.cat([torch.zeros_like(audio[:1]), audio])[None],
-            torch.cat([reference_motion, motion]),
-            weights,
-            lip_corners(keypoints, size),
-            prompt,
+            share = torch.rand(size, 1, 1, 1, device=audio.device)
+            audio = audio + run.token_noise * share * torch.randn_like(audio)
+            audio = audio * (torch.rand_like(share) >= run.drop_audio)
+            prompts = [prompt if rng.random() >= run.drop_text else "" for prompt in prompts]
+            pick = bank.pick(rng, size, run.neutral_reference)
+        other_motion = bank.further["motion"][takes, pick] * (pick >= 0)[:, None]
+        reference_motion = other_motion[:, None, None].expand(-1, 1, 4, -1)
+        keypoints = bank.windows(bank.keypoints, takes, first + motion_latents, new).flatten(0, 1)
+        cells = self.config.lr_latent_size[0]
+        weights = 1 + run.mouth_weight * region_weights(keypoints, LIPS, cells, 1.6)
+        weights = weights + run.eye_weight * region_weights(keypoints, EYES, cells, 3.0)
+        return Batch(
+            clean=bank.windows(bank.latents["lr"], takes, first, count).transpose(1, 2),
+            reference=bank.reference("lr", takes, pick)[:, :, None],
+            audio=torch.cat([torch.zeros_like(audio[:, :1]), audio], dim=1)[:, None],
+            motion=torch.cat([reference_motion, motion], dim=1),
+            weights=weights.unflatten(0, (size, new)),
+            corners=lip_corners(keypoints, cells).unflatten(0, (size, new)),
+            prompts=prompts,
         )
 
 
@@ -171,12 +157,12 @@ def fit_lip_probe(takes: list[TakeLatents], size: int, penalty: float = 300.0) -
 
 
 def correlation(a: Tensor, b: Tensor) -> float:
-    """Pearson correlation of two tensors of one shape."""
-    return float(torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1])
+    """Pearson correlation of two tensors of one shape, in double precision."""
+    return float(torch.corrcoef(torch.stack([a.flatten().double(), b.flatten().double()]))[0, 1])
 
 
 def predict(model: Conditioned, batch: Batch, new: int, t: Tensor, motion_noise: float = 0.0) -> Tensor:
-    """Noise the new latents to t [B] (Eq. 1), keep reference and motion clean (Eq. 6), predict them."""
+    """Noise the new latents to t [B] (Eq. 1), keep reference and motion clean (Eq. 6), predict them in float32."""
     clean = batch.clean[:, :, -new:]
     motion = batch.clean[:, :, :-new]
     if motion_noise:
@@ -185,7 +171,7 @@ def predict(model: Conditioned, batch: Batch, new: int, t: Tensor, motion_noise:
     window = torch.cat([batch.reference, motion, noised(clean, torch.randn_like(clean), t)], dim=2)
     timesteps = torch.cat([t.new_ones(len(t), window.shape[2] - new), t[:, None].expand(-1, new)], dim=1)
     text = model.text(model.text.tokenize(batch.prompts).to(t.device))
-    return model.lr_a2v(window, timesteps, new, text, batch.audio, batch.motion)
+    return model.lr_a2v(window, timesteps, new, text, batch.audio, batch.motion).float()
 
 
 def make_report(windows: Windows, probe: Tensor) -> Callable[[Conditioned], dict[str, float]]:
@@ -238,7 +224,6 @@ def main() -> None:
     windows = Windows(training_takes, run, config, run.loop.seed + 1, augment=True)
     report = make_report(Windows(held_out, run, config, 7, augment=False), probe)
     training = TrainingRun(run.out, model, run.loop)
-    probe_there = probe.to(device)
     rng = np.random.default_rng(run.loop.seed + training.step)
 
     def draw_timesteps() -> Tensor:
@@ -247,17 +232,18 @@ def main() -> None:
         t = torch.sigmoid(torch.randn(run.batch, device=device) - 0.5)
         return torch.where(torch.rand(run.batch, device=device) < run.clean_start_share, torch.zeros_like(t), t)
 
-    def loss_of_step() -> tuple[Tensor, dict[str, float]]:
+    def loss_of_step() -> tuple[Tensor, Figures]:
         new = config.chunk_latents if rng.random() < 0.8 else int(rng.integers(1, 7))
         motion_latents = 0 if rng.random() < run.drop_motion_latents else config.motion_latents
-        batch = windows.batch(run.batch, motion_latents, new).to(device)
+        batch = windows.batch(run.batch, motion_latents, new)
         t = draw_timesteps()
-        denoised = predict(model, batch, new, t, run.motion_noise)
+        with training.autocast():
+            denoised = predict(model, batch, new, t, run.motion_noise)
         error = denoised - batch.clean[:, :, -new:]
         scale = 1 / (1 - t).clamp_min(0.25)
         pixels = ((error.square() * channels).mean(1) * batch.weights * scale[:, None, None, None]).mean()
-        lips = ((lip_crops(error, batch.corners) @ probe_there).square().mean((1, 2)) * scale).mean()
-        return pixels + run.lip_weight * lips, {"pixels": float(pixels.detach()), "lips": float(lips.detach())}
+        lips = ((lip_crops(error, batch.corners) @ probe).square().mean((1, 2)) * scale).mean()
+        return pixels + run.lip_weight * lips, {"pixels": pixels.detach(), "lips": lips.detach()}
 
     training.train(loss_of_step, report)
     save_component(run.out / "weights", "lr_a2v", training.ema.lr_a2v)

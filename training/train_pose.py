@@ -22,7 +22,7 @@ from models.vae import CausalVAE
 from training.config import parse_run
 from training.frames import TakeFrames, half_size, takes
 from training.latents import LIPS, aperture, to_tensor
-from training.loop import LoopConfig, TrainingRun
+from training.loop import Figures, LoopConfig, TrainingRun
 from training.train_lr_a2v import correlation
 
 
@@ -43,17 +43,19 @@ class PoseRun:
 @torch.no_grad()
 def collect(sources: list[TakeFrames], vae: CausalVAE, groups: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     """Small frames [G, 3, h, w] in 0 … 1, every other one decoded by the VAE, and person keypoints [G, 123, 3]."""
+    device = vae.latent_mean.device
     frames, keypoints = [], []
     for take in sources:
-        for start in rng.integers(0, len(take.frames) - 4, groups):
-            clip = to_tensor(half_size(np.array(take.frames[start : start + 4])))
-            latents = vae.encode_groups(clip[None])
-            latents = latents + 0.15 * rng.random() * torch.randn_like(latents)
-            warm = vae.decode_chunk(torch.cat([latents, latents], dim=2), None)[0][0, -4:]
-            pick = rng.integers(4, size=2)
-            frames += [clip[pick[0]], warm[pick[1]].clamp(0, 1)]
-            keypoints += [torch.from_numpy(take.keypoints[start + p, :PERSON_POINTS]) for p in pick]
-    return torch.stack(frames), torch.stack(keypoints)
+        starts = rng.integers(0, len(take.frames) - 4, groups)
+        small = np.stack([half_size(np.array(take.frames[start : start + 4])) for start in starts])
+        clips = to_tensor(small, device)
+        latents = vae.encode_groups(clips)
+        latents = latents + 0.15 * torch.rand(groups, 1, 1, 1, 1, device=device) * torch.randn_like(latents)
+        warm = vae.decode_chunk(torch.cat([latents, latents], dim=2), None)[0][:, -4:]
+        pick = rng.integers(4, size=(2, groups))
+        frames += [clips[np.arange(groups), pick[0]], warm[np.arange(groups), pick[1]].clamp(0, 1)]
+        keypoints += [torch.from_numpy(take.keypoints[starts + p, :PERSON_POINTS]) for p in pick]
+    return torch.cat(frames), torch.cat(keypoints).to(device)
 
 
 @torch.no_grad()
@@ -62,7 +64,7 @@ def solve_linear(regressor: CropRegressor, pictures: Tensor, points: Tensor, rid
     x, y = pictures.flatten(1).double() - 0.5, points.flatten(1).double()
     x_mean, y_mean = x.mean(0), y.mean(0)
     x = x - x_mean
-    weight = torch.linalg.solve(x.T @ x + ridge * torch.eye(x.shape[1]), x.T @ (y - y_mean)).T
+    weight = torch.linalg.solve(x.T @ x + ridge * torch.eye(x.shape[1], device=x.device), x.T @ (y - y_mean)).T
     regressor.linear.weight.copy_(weight)
     regressor.linear.bias.copy_(y_mean - weight @ x_mean)
 
@@ -86,9 +88,10 @@ def main() -> None:
     rng = np.random.default_rng(run.loop.seed)
     vae = CausalVAE(config.vae).eval()
     load_component(run.weights, "vae", vae)
+    vae.to(run.loop.device)
     frames, keypoints = collect(takes(run.data, heldout=False), vae, run.groups_per_take, rng)
     test_frames, test_keypoints = collect(takes(run.data, heldout=True), vae, 30, rng)
-    model = KeypointNet(config.pose)
+    model = KeypointNet(config.pose).to(run.loop.device)
     model.visibility.copy_((keypoints[..., 2].mean(0) > 0.5).float())
     points = keypoints[..., :2].clamp(-0.25, 1.25)
     size = (config.pose.coarse_size, config.pose.coarse_size)
@@ -96,21 +99,26 @@ def main() -> None:
     lips = points[:, OUTER_LIPS.start : INNER_LIPS.stop]
 
     def shifted_crops(index: Tensor) -> tuple[Tensor, Tensor]:
-        centres = lips[index].mean(1) + run.crop_shift * torch.randn(len(index), 2)
+        centres = lips[index].mean(1) + run.crop_shift * torch.randn(len(index), 2, device=index.device)
         return model.mouth_crops(frames[index], centres), lips[index] - centres[:, None]
 
-    solve_linear(model.mouth, *shifted_crops(torch.arange(len(frames))), 3 * run.ridge)
+    solve_linear(model.mouth, *shifted_crops(torch.arange(len(frames), device=frames.device)), 3 * run.ridge)
     training = TrainingRun(run.out, model, run.loop)
     with torch.no_grad():
         print(f"frames {len(frames)}; ridge:", pixel_errors(model, test_frames, test_keypoints), flush=True)
 
-    def loss_of_step() -> tuple[Tensor, dict[str, float]]:
-        index = torch.randint(len(frames), (run.batch,))
-        shown = frames[index] + run.pixel_noise * torch.rand(run.batch, 1, 1, 1) * torch.randn_like(frames[index])
-        coarse = (model.coarse_points(shown) - points[index]).square().mean()
+    def with_noise(pictures: Tensor) -> Tensor:
+        share = torch.rand(len(pictures), 1, 1, 1, device=pictures.device)
+        return pictures + run.pixel_noise * share * torch.randn_like(pictures)
+
+    def loss_of_step() -> tuple[Tensor, Figures]:
+        index = torch.randint(len(frames), (run.batch,), device=frames.device)
         crops, target = shifted_crops(index)
-        mouth = model.mouth(crops + run.pixel_noise * torch.rand(run.batch, 1, 1, 1) * torch.randn_like(crops)) - target
-        return 1e4 * (coarse + 4 * mouth.square().mean()), {}
+        shown = with_noise(frames[index])
+        with training.autocast():
+            coarse = model.coarse_points(shown) - points[index]
+            mouth = model.mouth(with_noise(crops)) - target
+        return 1e4 * (coarse.square().mean() + 4 * mouth.square().mean()), {}
 
     training.train(loss_of_step, lambda ema: pixel_errors(ema, test_frames, test_keypoints))
     save_component(run.out / "weights", "pose", training.ema)

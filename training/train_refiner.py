@@ -22,8 +22,8 @@ from models.presets import preset
 from models.refiner import PGRefiner, upsample_latents
 from models.sampling import noised
 from training.config import parse_run
-from training.latents import LIPS, TakeLatents, load_channel_weights, load_latents, region_weights
-from training.loop import LoopConfig, TrainingRun
+from training.latents import LIPS, TakeBank, TakeLatents, load_channel_weights, load_latents, region_weights
+from training.loop import Figures, LoopConfig, TrainingRun
 
 
 @dataclass(frozen=True)
@@ -59,79 +59,80 @@ class Batch:
     pose: Tensor
     weights: Tensor
 
-    def to(self, device: str) -> Batch:
-        return Batch(**{name: tensor.to(device) for name, tensor in vars(self).items()})
-
 
 class Windows:
-    """Draws windows of HR latents, or crops of them, with degraded LR latents and pose tokens."""
+    """Draws windows of HR latents, or crops of them, with degraded LR latents and pose tokens, a batch at a time."""
 
     def __init__(self, takes: list[TakeLatents], run: RefinerRun, config: Preset, seed: int, augment: bool) -> None:
-        self.takes, self.run, self.config, self.augment = takes, run, config, augment
+        self.bank, self.run, self.config, self.augment = TakeBank(takes), run, config, augment
         self.rng = np.random.default_rng(seed)
 
     def batch(self, size: int, motion_latents: int, new: int, crop: int) -> Batch:
-        rows = [self._window(motion_latents, new, crop) for _ in range(size)]
-        return Batch(*(torch.stack(column) for column in zip(*rows, strict=True)))
-
-    def _corner(self, full: int, crop: int) -> tuple[int, int]:
-        """Top-left corner on even cells (patch 2), near the face more often than not."""
-        if crop >= full:
-            return 0, 0
-        room = (full - crop) // 2
-        if self.rng.random() < 0.65:
-            row, column = self.rng.normal(0.45, 0.2), self.rng.normal(0.5, 0.22)
-            return 2 * int(np.clip(round(row * room), 0, room)), 2 * int(np.clip(round(column * room), 0, room))
-        return 2 * int(self.rng.integers(room + 1)), 2 * int(self.rng.integers(room + 1))
-
-    def _window(self, motion_latents: int, new: int, crop: int) -> tuple[Tensor, ...]:
-        rng, run, config = self.rng, self.run, self.config
-        take = self.takes[rng.integers(len(self.takes))]
-        tensors, size = take.tensors, config.hr_latent_size[0]
-        first = int(rng.integers(motion_latents, take.latents - new + 1))
-        start, count = first - motion_latents, motion_latents + new
-        row, column = self._corner(size, crop)
-        area = np.s_[..., row : row + crop, column : column + crop]
-        reference, reference_points = take.reference["hr"].float(), take.reference["keypoints"]
-        if self.augment and rng.random() >= run.neutral_reference:
-            pick = rng.integers(tensors["reference_hr"].shape[1])
-            reference = tensors["reference_hr"][:, pick : pick + 1].float()
-            reference_points = tensors["reference_keypoints"][pick]
-        keypoints = torch.cat(
-            [reference_points.expand(4, -1, -1), tensors["keypoints"][4 * start : 4 * (start + count)]]
-        )
-        keypoints = keypoints.clone()
-        keypoints[:, BACKGROUND] = take.reference["keypoints"][BACKGROUND]
-        if self.augment:
-            shake = torch.randn(len(keypoints), PERSON_POINTS, 2, device=keypoints.device)
-            keypoints[:, :PERSON_POINTS, :2] += run.keypoint_noise * float(rng.random()) * shake
-        pose = pose_tokens(keypoints[None], *config.lr_latent_size)[0]
-        grid = config.lr_latent_size
-        pose = pose.unflatten(1, grid)[:, row // 2 : (row + crop) // 2, column // 2 : (column + crop) // 2].flatten(
-            1, 2
-        )
-        lr = tensors["lr"][None, :, start : start + count].float()
+        rng, run, bank, config, count = self.rng, self.run, self.bank, self.config, motion_latents + new
+        takes, _, first = bank.draw(rng, size, motion_latents, new)
+        pick = bank.pick(rng, size, run.neutral_reference if self.augment else 1.0)
+        cells, grid = config.hr_latent_size[0], config.lr_latent_size
+        corners = torch.from_numpy(self._corners(size, cells, crop)).to(bank.device)
+        pose = pose_tokens(self._keypoints(takes, first, pick, count), *grid).unflatten(2, grid).movedim(-1, 2)
+        pose = crops(pose, corners // 2, crop // 2).movedim(2, -1).flatten(2, 3)
+        lr = bank.windows(bank.latents["lr"], takes, first, count).transpose(1, 2)
         filtered = low_pass(lr, config.low_pass_sigma)
-        degraded = upsample_latents(filtered + config.degradation_noise * torch.randn_like(lr))[0]
-        degraded = torch.cat([torch.zeros_like(degraded[:, :1]), degraded], dim=1)[area]
+        degraded = upsample_latents(filtered + config.degradation_noise * torch.randn_like(lr))
+        degraded = torch.cat([torch.zeros_like(degraded[:, :, :1]), degraded], dim=2)
         if self.augment:
-            pose = pose * float(rng.random() >= run.drop_pose)
-            degraded = degraded * float(rng.random() >= run.drop_lr)
-        shown = tensors["keypoints"][4 * first : 4 * (first + new)]
-        weights = 1 + run.mouth_weight * region_weights(shown, LIPS, size, 3.0)
-        weights = weights + run.face_weight * region_weights(shown, slice(0, 48), size, 8.0)
-        return tensors["hr"][:, start : start + count].float()[area], reference[area], degraded, pose, weights[area]
+            pose = pose * (torch.rand(size, 1, 1, 1, device=bank.device) >= run.drop_pose)
+            degraded = degraded * (torch.rand(size, 1, 1, 1, 1, device=bank.device) >= run.drop_lr)
+        shown = bank.windows(bank.keypoints, takes, first + motion_latents, new).flatten(0, 1)
+        weights = 1 + run.mouth_weight * region_weights(shown, LIPS, cells, 3.0)
+        weights = weights + run.face_weight * region_weights(shown, slice(0, 48), cells, 8.0)
+        return Batch(
+            clean=crops(bank.windows(bank.latents["hr"], takes, first, count).transpose(1, 2), corners, crop),
+            reference=crops(bank.reference("hr", takes, pick)[:, :, None], corners, crop),
+            degraded=crops(degraded, corners, crop),
+            pose=pose,
+            weights=crops(weights.unflatten(0, (size, new)), corners, crop),
+        )
+
+    def _corners(self, size: int, full: int, crop: int) -> np.ndarray:
+        """Top-left corners int64 [size, 2] (row, column) on even cells (patch 2), more often than not near the face."""
+        room = max(full - crop, 0) // 2
+        near = np.clip(np.round(self.rng.normal((0.45, 0.5), (0.2, 0.22), (size, 2)) * room), 0, room).astype(int)
+        anywhere = self.rng.integers(room + 1, size=(size, 2))
+        return 2 * np.where(self.rng.random((size, 1)) < 0.65, near, anywhere)
+
+    def _keypoints(self, takes: Tensor, first: Tensor, pick: Tensor, count: int) -> Tensor:
+        """Of the reference, four times, and of the window: [B, 4·(1 + count), 143, 3]; the room is the reference's."""
+        bank, run = self.bank, self.run
+        reference = bank.reference("keypoints", takes, pick)[:, None].expand(-1, 4, -1, -1)
+        keypoints = torch.cat([reference, bank.windows(bank.keypoints, takes, first, count)], dim=1)
+        keypoints[:, :, BACKGROUND] = bank.references["keypoints"][bank.presenters[takes]][:, None, BACKGROUND]
+        if self.augment:
+            shake = torch.randn_like(keypoints[:, :, :PERSON_POINTS, :2])
+            shake = shake * torch.rand(len(keypoints), 1, 1, 1, device=keypoints.device)
+            keypoints[:, :, :PERSON_POINTS, :2] += run.keypoint_noise * shake
+        return keypoints
+
+
+def crops(maps: Tensor, corners: Tensor, size: int) -> Tensor:
+    """Maps [B, …, H, W], corners int64 [B, 2] (row, column) → [B, …, size, size]; whole maps that are no larger."""
+    if size >= maps.shape[-1]:
+        return maps
+    steps = torch.arange(size, device=maps.device)
+    ones = [1] * (maps.ndim - 3)
+    rows = (corners[:, :1] + steps).view(-1, *ones, size, 1).expand(*maps.shape[:-2], size, maps.shape[-1])
+    columns = (corners[:, 1:] + steps).view(-1, *ones, 1, size).expand(*maps.shape[:-2], size, size)
+    return maps.gather(-2, rows).gather(-1, columns)
 
 
 def predict(model: PGRefiner, batch: Batch, new: int, t: Tensor, motion_noise: float = 0.0) -> Tensor:
-    """Noise the new latents to t [B], keep reference and motion clean (Eq. 6), predict them."""
+    """Noise the new latents to t [B], keep reference and motion clean (Eq. 6), predict them in float32."""
     clean, motion = batch.clean[:, :, -new:], batch.clean[:, :, :-new]
     if motion_noise:
         share = torch.rand(len(t), 1, 1, 1, 1, device=t.device)
         motion = motion + motion_noise * share * (torch.rand_like(share) < 0.6) * torch.randn_like(motion)
     window = torch.cat([batch.reference, motion, noised(clean, torch.randn_like(clean), t)], dim=2)
     timesteps = torch.cat([t.new_ones(len(t), window.shape[2] - new), t[:, None].expand(-1, new)], dim=1)
-    return model(window, timesteps, new, batch.degraded, batch.pose)
+    return model(window, timesteps, new, batch.degraded, batch.pose).float()
 
 
 def make_report(windows: Windows) -> Callable[[PGRefiner], dict[str, float]]:
@@ -176,16 +177,17 @@ def main() -> None:
     training = TrainingRun(run.out, model, run.loop)
     rng = np.random.default_rng(run.loop.seed + training.step)
 
-    def loss_of_step() -> tuple[Tensor, dict[str, float]]:
+    def loss_of_step() -> tuple[Tensor, Figures]:
         new = config.chunk_latents if rng.random() < 0.8 else int(rng.integers(1, 7))
         motion_latents = 0 if rng.random() < run.drop_motion_latents else config.motion_latents
-        batch = windows.batch(run.batch, motion_latents, new, run.crop).to(device)
+        batch = windows.batch(run.batch, motion_latents, new, run.crop)
         t = torch.sigmoid(torch.randn(run.batch, device=device) - 0.5)
         t = torch.where(torch.rand(run.batch, device=device) < run.clean_start_share, torch.zeros_like(t), t)
-        error = (predict(model, batch, new, t, run.motion_noise) - batch.clean[:, :, -new:]).square()
-        error = (error * channels).mean(1)
+        with training.autocast():
+            denoised = predict(model, batch, new, t, run.motion_noise)
+        error = ((denoised - batch.clean[:, :, -new:]).square() * channels).mean(1)
         scale = 1 / (1 - t).clamp_min(0.25)
-        return (error * batch.weights * scale[:, None, None, None]).mean(), {"plain": float(error.detach().mean())}
+        return (error * batch.weights * scale[:, None, None, None]).mean(), {"plain": error.detach().mean()}
 
     training.train(loss_of_step, report)
     save_component(run.out / "weights", "refiner", training.ema)

@@ -20,7 +20,8 @@ from models.presets import preset
 from models.vae import CausalVAE
 from training.config import parse_run
 from training.frames import TakeFrames, half_size, takes
-from training.loop import LoopConfig, TrainingRun
+from training.latents import to_tensor
+from training.loop import Figures, LoopConfig, Prefetcher, TrainingRun
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,6 @@ class VAERun:
     loop: LoopConfig = field(default_factory=LoopConfig)
 
 
-def as_tensor(frames: np.ndarray) -> Tensor:
-    """uint8 [B, T, H, W, 3] → float [B, T, 3, H, W] in 0 … 1."""
-    return torch.from_numpy(frames).permute(0, 1, 4, 2, 3).float() / 255
-
-
 def patch_basis(sources: list[TakeFrames], rank: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
     """Principal components of 4×8×8 patches in -1 … 1: mean [768], encode [rank, 768], decode [768, rank].
 
@@ -58,7 +54,7 @@ def patch_basis(sources: list[TakeFrames], rank: int, rng: np.random.Generator) 
             start = rng.integers(len(take.frames) - 4)
             clip = np.array(take.frames[start : start + 4])
             for frames in (clip, half_size(clip)):
-                patches = rearrange(as_tensor(frames[None])[0] * 2 - 1, "f c (y p) (x q) -> (y x) (f c p q)", p=8, q=8)
+                patches = rearrange(to_tensor(frames) * 2 - 1, "f c (y p) (x q) -> (y x) (f c p q)", p=8, q=8)
                 size = frames.shape[1] // 8
                 weight = mouth_map(take.mouth[start] * size, size, size * 0.12).ravel() + 0.15
                 rows.append(patches[rng.choice(size * size, 90, p=weight / weight.sum())])
@@ -81,21 +77,22 @@ class Samples:
     """Random clips: crops at full size, nearer the face more often, and whole frames at LR size."""
 
     def __init__(self, run: VAERun) -> None:
-        self.run, self.rng = run, np.random.default_rng(run.loop.seed)
+        self.run = run
         self.sources = takes(run.data, heldout=False)
 
     def refresh(self) -> None:
         """Take in what the generator has finished since."""
         self.sources = takes(self.run.data, heldout=False)
 
-    def batch(self, frames: int) -> tuple[Tensor, Tensor]:
-        """Clips [B, frames, 3, crop, crop] and weights [B, 1, 1, crop, crop]."""
-        pairs = [self._clip(frames) for _ in range(self.run.batch)]
+    def batch(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Clips uint8 [B, 5 or 9, crop, crop, 3] and weights float32 [B, 1, 1, crop, crop]."""
+        frames = 9 if rng.random() < 0.25 else 5
+        pairs = [self._clip(frames, rng) for _ in range(self.run.batch)]
         clips, weights = (np.stack(column) for column in zip(*pairs, strict=True))
-        return as_tensor(clips), torch.from_numpy(weights)[:, None, None]
+        return clips, weights[:, None, None]
 
-    def _clip(self, frames: int) -> tuple[np.ndarray, np.ndarray]:
-        rng, crop = self.rng, self.run.crop
+    def _clip(self, frames: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        crop = self.run.crop
         take = self.sources[rng.integers(len(self.sources))]
         start = rng.integers(len(take.frames) - frames)
         size = take.frames.shape[1]
@@ -141,7 +138,8 @@ def make_report(sources: list[TakeFrames]) -> Callable[[CausalVAE], dict[str, fl
         rows: dict[str, list[float]] = {"psnr": [], "psnr_half": [], "psnr_mouth": []}
         for take, start in clips:
             clip = np.array(take.frames[start : start + 13])
-            full, half = as_tensor(clip[None]), as_tensor(half_size(clip)[None])
+            device = vae.latent_mean.device
+            full, half = to_tensor(clip[None], device), to_tensor(half_size(clip)[None], device)
             decoded = vae.decode(vae.encode(full)).clamp(0, 1)
             rows["psnr"].append(psnr(decoded, full))
             rows["psnr_half"].append(psnr(vae.decode(vae.encode(half)).clamp(0, 1), half))
@@ -162,7 +160,9 @@ def set_latent_statistics(vae: CausalVAE, sources: list[TakeFrames], rng: np.ran
     for take in sources:
         start = rng.integers(len(take.frames) - 4)
         clip = np.array(take.frames[start : start + 4])
-        rows += [vae.encode_groups(as_tensor(f[None])).transpose(0, 1).flatten(1) for f in (clip, half_size(clip))]
+        for frames in (clip, half_size(clip)):
+            latents = vae.encode_groups(to_tensor(frames[None], vae.latent_mean.device))
+            rows.append(latents.transpose(0, 1).flatten(1))
     latents = torch.cat(rows, dim=1)
     vae.latent_mean.copy_(latents.mean(1))
     vae.latent_std.copy_(latents.std(1))
@@ -186,18 +186,23 @@ def main() -> None:
     report = make_report(takes(run.data, heldout=True))
     with torch.no_grad():
         print("start", report(vae), flush=True)
+    batches = Prefetcher(samples.batch, run.loop.seed, training.step, run.loop.prefetch_threads)
 
-    def loss_of_step() -> tuple[Tensor, dict[str, float]]:
+    def loss_of_step() -> tuple[Tensor, Figures]:
         if training.step % 200 == 0:
             samples.refresh()
-        clip, weight = (x.to(run.loop.device) for x in samples.batch(9 if rng.random() < 0.25 else 5))
-        with torch.set_grad_enabled(not run.freeze_encoder):
-            latents = vae.encode(clip)
-        noise = run.latent_noise * torch.rand(len(clip), 1, 1, 1, 1, device=clip.device) * torch.randn_like(latents)
-        loss = reconstruction_loss(vae.decode(latents + noise), clip, weight, run.gradient_weight)
-        return loss + 1e-3 * latents.square().mean(), {}
+        pixels, weights = batches.next()
+        clip, weight = to_tensor(pixels, training.device), torch.from_numpy(weights).to(training.device)
+        with training.autocast():
+            with torch.set_grad_enabled(not run.freeze_encoder):
+                latents = vae.encode(clip)
+            share = torch.rand(len(clip), 1, 1, 1, 1, device=clip.device)
+            decoded = vae.decode(latents + run.latent_noise * share * torch.randn_like(latents)).float()
+        loss = reconstruction_loss(decoded, clip, weight, run.gradient_weight)
+        return loss + 1e-3 * latents.float().square().mean(), {}
 
     training.train(loss_of_step, report)
+    batches.close()
     if not run.freeze_encoder and not run.start:
         set_latent_statistics(training.ema, samples.sources, rng)
     save_component(run.out / "weights", "vae", training.ema)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -79,6 +80,25 @@ def test_a_stopped_run_goes_on_where_it_stopped(folder, monkeypatch, capsys):
     steps = [int(line.split("step")[1].split()[0]) for line in (folder / "again" / "log.txt").read_text().splitlines()]
     assert len(steps) > len(first) and steps == sorted(steps)
     assert steps[len(first)] > steps[len(first) - 1]
+
+
+@pytest.mark.parametrize(
+    ("stage", "config", "more"),
+    [
+        (train_vae, "vae.yaml", ["crop=48", "loop.prefetch_threads=2"]),
+        (train_pose, "pose.yaml", []),
+        (train_lr_a2v, "lr_a2v.yaml", []),
+        (train_refiner, "refiner.yaml", ["crop=4"]),
+    ],
+)
+def test_stages_run_in_bf16_and_report_as_they_do_in_single_precision(
+    folder, monkeypatch, capsys, stage, config, more
+):
+    places = {"train_vae": ["data"], "train_pose": ["data", "weights"]}.get(stage.__name__.split(".")[-1], ["latents"])
+    arguments = [f"{place}={folder}/{place}" for place in places] + [f"out={folder}/bf16_{stage.__name__}", *more]
+    run(monkeypatch, stage, str(CONFIGS / config), *arguments, *QUICK, "loop.bf16=true")
+    figures = last_figures(folder, f"bf16_{stage.__name__}")
+    assert figures and all(np.isfinite(value) for value in figures.values())
 
 
 @pytest.mark.parametrize("argument", ["colour=red", "loop.minute=3", "batch"])
