@@ -16,7 +16,7 @@ from pathlib import Path
 from streamer import cli
 
 PACKAGE = "asterisk-core-sounds-en-g722"
-SENTENCE = "queue-periodic-announce.g722"
+SENTENCE = "dir-intro.g722"  # training never heard it
 SOUNDS = Path("usr/share/asterisk/sounds")
 CREDIT = f"sound: {SENTENCE} of {PACKAGE}, spoken by Allison Smith, CC BY-SA 3.0"
 TEXT = (
