@@ -233,39 +233,42 @@ def unpatchify(tokens: Tensor, height: int, width: int) -> Tensor:
 
 
 class LatentStem(nn.Module):
-    """Latents → features at their own resolution, and tokens of 2×2 patches of these."""
+    """Latents → features at their own resolution, and tokens of 2×2 patches of latents and features."""
 
     def __init__(self, channels: int, features: int, width: int) -> None:
         super().__init__()
         self.input = nn.Conv2d(channels, features, 3, padding=1)
         self.block = ResidualBlock(features)
-        self.project = nn.Linear(4 * features, width)
+        self.project = nn.Linear(4 * (features + channels), width)
 
     def forward(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         """Latents [B, C, T, H, W] → (tokens [B, T, H/2·W/2, D], features [B, F, T, H, W])."""
         flat = rearrange(latents, "b c t h w -> (b t) c h w")
         features = rearrange(self.block(self.input(flat)), "(b t) c h w -> b c t h w", b=latents.shape[0])
-        return self.project(patchify(features)), features
+        return self.project(patchify(torch.cat([features, latents], dim=1))), features
 
 
 class LatentHead(nn.Module):
-    """Tokens plus the stem's features → latents; convolutions join what neighbouring tokens say.
+    """Tokens → latents by a linear map, plus convolutions that join what neighbouring tokens say.
 
-    Starts at zero.
+    The convolutions see the stem's features as well. Starts at zero.
     """
 
     def __init__(self, width: int, features: int, channels: int, blocks: int = 2) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
+        self.direct = nn.Linear(width, 4 * channels)
         self.project = nn.Linear(width, 4 * features)
         self.blocks = nn.ModuleList(ResidualBlock(features) for _ in range(blocks))
         self.output = nn.Conv2d(features, channels, 3, padding=1)
-        start_at_zero(self.output)
+        for last in (self.direct, self.output):
+            start_at_zero(last)
 
     def forward(self, tokens: Tensor, features: Tensor) -> Tensor:
         """Tokens [B, T, H/2·W/2, D], features [B, F, T, H, W] → [B, C, T, H, W]."""
-        joined = features + unpatchify(self.project(self.norm(tokens)), *features.shape[3:])
-        hidden = rearrange(joined, "b c t h w -> (b t) c h w")
+        size, tokens = features.shape[3:], self.norm(tokens)
+        hidden = rearrange(features + unpatchify(self.project(tokens), *size), "b c t h w -> (b t) c h w")
         for block in self.blocks:
             hidden = block(hidden)
-        return rearrange(self.output(activation(hidden)), "(b t) c h w -> b c t h w", b=tokens.shape[0])
+        joined = rearrange(self.output(activation(hidden)), "(b t) c h w -> b c t h w", b=tokens.shape[0])
+        return unpatchify(self.direct(tokens), *size) + joined
