@@ -22,19 +22,30 @@ from tqdm import tqdm
 from evaluation import checks, sheets
 from evaluation.generate import Generated, generate, long_sound, quiet_sound
 from evaluation.identity import FaceRecogniser, similarity
-from evaluation.landmarks import LandmarkError
+from evaluation.landmarks import LandmarkError, LandmarkRegressor
 from evaluation.measures import (
     ClipScore,
     LongScore,
     Mouth,
     SilenceClipScore,
+    StageLips,
     make_instruments,
     score_clip,
     score_long,
     score_silence,
+    score_stage_lips,
 )
 from evaluation.report import write_report
-from evaluation.stages import PictureScore, RefinerScore, enlarge, pose_score, refine_true, refiner_score, vae_score
+from evaluation.stages import (
+    PictureScore,
+    RefinerScore,
+    picture_score,
+    pose_score,
+    refine_true,
+    refiner_score,
+    resize,
+    through_vae,
+)
 from evaluation.takes import Take, choose_takes, group_by_presenter, read_picture, read_takes
 from models.motion import motion_frames
 from models.pipeline import AvatarPipeline
@@ -54,6 +65,8 @@ class Findings:
     vae: list[PictureScore] = field(default_factory=list)
     refiner: list[RefinerScore] = field(default_factory=list)
     pose: list[LandmarkError] = field(default_factory=list)
+    stage_lips: list[StageLips] = field(default_factory=list)
+    regressors: dict[str, LandmarkRegressor] = field(default_factory=dict)  # by take name
     pictures: list[Path] = field(default_factory=list)
     generated_s: float = 0.0
     compute_s: float = 0.0
@@ -88,6 +101,7 @@ def measure_presenter(
 ) -> None:
     """Clips and silence of one presenter; pipeline None measures the true videos."""
     instruments = make_instruments(takes, others, options.seed)
+    findings.regressors |= {name: instrument.regressor for name, instrument in instruments.items()}
     reference = read_picture(takes[0].reference)
     first = len(findings.mouths)
     for take in takes:
@@ -141,17 +155,19 @@ def measure_long(
 def measure_stages(
     takes: list[Take], pipeline: AvatarPipeline, options: argparse.Namespace, findings: Findings
 ) -> None:
-    """VAE and refiner alone, on true frames of the pipeline's size."""
+    """VAE and refiner alone, on true frames resized to the pipeline's size."""
     for take in takes:
-        true = take.frames()
-        if true.shape[1:3] != pipeline.frame_size:
-            raise ValueError(f"{take.name} is {true.shape[1:3]}, the pipeline makes {pipeline.frame_size}")
-        findings.vae.append(vae_score(pipeline, true, take.keypoints))
+        true = resize(take.frames(), pipeline.frame_size)
+        decoded = through_vae(pipeline, true)
+        findings.vae.append(picture_score(decoded, true[: len(decoded)], take.keypoints))
         refined, small = refine_true(pipeline, take, true)
         findings.refiner.append(refiner_score(refined, small, true, take.keypoints))
+        regressor = findings.regressors[take.name]
+        for stage, frames in (("VAE", decoded), ("decoded LR", small), ("refiner from true inputs", refined)):
+            findings.stage_lips.append(score_stage_lips(stage, take, frames, regressor))
         findings.pose.append(pose_score(pipeline, small, take.keypoints))
         path = options.out / "sheets" / f"refiner-{take.name}.jpg"
-        rows = {"truth": true, "LR x2": enlarge(small, pipeline.frame_size), "refined": refined}
+        rows = {"truth": true, "LR x2": resize(small, pipeline.frame_size), "refined": refined}
         sheets.contact_sheet(path, rows, sheets.even_moments(len(refined), 6), side=256)
         findings.pictures.append(path)
 
@@ -203,6 +219,7 @@ def sections_of(findings: Findings, between_presenters: float) -> dict[str, list
     sections["Long"] = checks.long_checks(findings.longs) if findings.longs else []
     sections["VAE"] = checks.vae_checks(findings.vae) if findings.vae else []
     sections["Refiner from true inputs"] = checks.refiner_checks(findings.refiner) if findings.refiner else []
+    sections["Lips after each stage given the truth"] = checks.stage_lip_checks(findings.stage_lips)
     sections["Keypoints of the pose estimator, decoded LR"] = checks.pose_checks(findings.pose) if findings.pose else []
     return sections
 
@@ -225,6 +242,7 @@ def details_of(findings: Findings) -> dict[str, Any]:
     return {
         "silence": findings.silences, "vae": findings.vae, "refiner": findings.refiner,
         "pose": findings.pose,
+        "stage_lips": findings.stage_lips,
     }
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from evaluation.landmarks import LandmarkError
 from evaluation.lips import shuffled_correlations
-from evaluation.measures import ClipScore, LongScore, Mouth, SilenceClipScore
+from evaluation.measures import ClipScore, LongScore, Mouth, SilenceClipScore, StageLips
 from evaluation.stages import PictureScore, RefinerScore
 
 
@@ -184,6 +184,19 @@ def vae_checks(scores: list[PictureScore]) -> list[Check]:
         told("VAE gradient energy of the truth's", mean(score.sharpness for score in scores)),
         told("VAE block edges (truth = 1)", mean(score.blockiness for score in scores)),
     ]
+
+
+def stage_lip_checks(scores: list[StageLips]) -> list[Check]:
+    """Lips after each stage that was given the truth."""
+    rows = []
+    for stage in dict.fromkeys(score.stage for score in scores):
+        own = [score for score in scores if score.stage == stage]
+        rows += [
+            told(f"{stage}: aperture r", mean(score.aperture_r for score in own), 3),
+            told(f"{stage}: amplitude of the truth", mean(score.amplitude for score in own)),
+            told(f"{stage}: p/b/m shut", mean(score.closure for score in own)),
+        ]
+    return rows
 
 
 def pose_checks(scores: list[LandmarkError]) -> list[Check]:

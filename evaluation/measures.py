@@ -86,6 +86,16 @@ class SilenceClipScore:
 
 
 @dataclass(frozen=True)
+class StageLips:
+    """Lips after a stage that was given the truth: the most that the stages after it can show."""
+
+    stage: str
+    aperture_r: float
+    amplitude: float
+    closure: float
+
+
+@dataclass(frozen=True)
 class LongScore:
     """A long clip: identity, colour and sharpness from its start to its end."""
 
@@ -243,6 +253,20 @@ def score_silence(
         life=life_score(frames, face),
         blinks_planned=planned_blinks(motion),
         head_follows_plan_r=abs(correlation(turn, motion[: len(turn), 0])),
+    )
+
+
+def score_stage_lips(stage: str, take: Take, frames: np.ndarray, regressor: LandmarkRegressor) -> StageLips:
+    """What is left of a take's lips in the frames [T', H, W, 3] of one stage, T' ≤ T from the take's first on."""
+    count = len(frames)
+    mouth = measure_mouth(take, frames, regressor.predict(frames))
+    silent = take.silent[:count]
+    closed = closed_limit(mouth.exact, silent)
+    return StageLips(
+        stage,
+        correlation(mouth.measured, mouth.exact),
+        amplitude_ratio(mouth.measured, mouth.exact),
+        closure_score(mouth.measured, take.closure[:count], closed, silent).share,
     )
 
 

@@ -68,8 +68,8 @@ def _pooled_psnr_db(patches: list[np.ndarray], true: list[np.ndarray]) -> float:
 
 
 @torch.inference_mode()
-def vae_score(pipeline: AvatarPipeline, frames: np.ndarray, keypoints: np.ndarray) -> PictureScore:
-    """What encoding and decoding leaves of true frames uint8 [T, H, W, 3]; cut to 1 + 4k frames."""
+def through_vae(pipeline: AvatarPipeline, frames: np.ndarray) -> np.ndarray:
+    """What encoding and decoding leaves of frames uint8 [T, H, W, 3]: [T', H, W, 3], T' ≤ T the largest 1 + 4k."""
     true = frames[: (len(frames) - 1) // _FRAMES_PER_LATENT * _FRAMES_PER_LATENT + 1]
     step = 6 * _FRAMES_PER_LATENT
     pieces = [true[:1]] + [true[first : first + step] for first in range(1, len(true), step)]
@@ -79,7 +79,7 @@ def vae_score(pipeline: AvatarPipeline, frames: np.ndarray, keypoints: np.ndarra
         latents = encode(to_float(piece).to(pipeline.device)[None])
         chunk, cache = pipeline.vae.decode_chunk(latents, cache)
         decoded.append(to_uint8(chunk[0]))
-    return picture_score(np.concatenate(decoded), true, keypoints)
+    return np.concatenate(decoded)
 
 
 @dataclass
@@ -125,9 +125,7 @@ def refine_true(pipeline: AvatarPipeline, take: Take, frames: np.ndarray) -> tup
     chunk_frames = n * _FRAMES_PER_LATENT
     count = min(len(frames), take.frame_count) // chunk_frames * chunk_frames
     height, width = pipeline.frame_size
-    small = np.stack([
-        cv2.resize(frame, pipeline.preset.lr_size[::-1], interpolation=cv2.INTER_AREA) for frame in frames[:count]
-    ])
+    small = resize(frames[:count], pipeline.preset.lr_size)
     latents = TrueLatents(pipeline.vae.encode_groups(to_float(small).to(pipeline.device)[None]))
     state = pipeline.start(reference_tensor(read_picture(take.reference), (height, width)), take.prompt)
     keypoints = TrueKeypoints(torch.from_numpy(take.keypoints).to(pipeline.device))
@@ -145,15 +143,18 @@ def refine_true(pipeline: AvatarPipeline, take: Take, frames: np.ndarray) -> tup
     return np.concatenate(refined), np.concatenate(recorder.frames)
 
 
-def enlarge(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Frames uint8 [T, h, w, 3] → [T, *size, 3], bicubic: what the refiner has to beat."""
-    return np.stack([cv2.resize(frame, size[::-1], interpolation=cv2.INTER_CUBIC) for frame in frames])
+def resize(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Frames uint8 [T, h, w, 3] → [T, *size, 3]; bicubic where they grow, averaged where they shrink."""
+    if frames.shape[1:3] == size:
+        return frames
+    how = cv2.INTER_CUBIC if size[0] > frames.shape[1] else cv2.INTER_AREA
+    return np.stack([cv2.resize(frame, size[::-1], interpolation=how) for frame in frames])
 
 
 def refiner_score(refined: np.ndarray, small: np.ndarray, true: np.ndarray, keypoints: np.ndarray) -> RefinerScore:
     """Score what `refine_true` returns against the true frames."""
     true = true[: len(refined)]
-    enlarged = enlarge(small, (refined.shape[1], refined.shape[2]))
+    enlarged = resize(small, (refined.shape[1], refined.shape[2]))
     return RefinerScore(picture_score(refined, true, keypoints), picture_score(enlarged, true, keypoints))
 
 

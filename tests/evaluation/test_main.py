@@ -6,8 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 import evaluation.__main__ as main
+from models.pipeline import AvatarPipeline
+from models.presets import preset
 from tests.evaluation import toy
 
 
@@ -60,6 +63,22 @@ def test_late_and_lazy_mouth_is_found_out(
     assert lips["lag of the picture, frames, size of the mean"]["holds"] is False
     assert lips["amplitude of the truth, mean"]["value"] == pytest.approx(0.4, abs=0.1)
     assert found["Control"]["clips"]["holds"] is False
+
+
+def test_untrained_pipeline_goes_through_every_stage(
+    takes_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    pipeline = AvatarPipeline(preset("tiny"))
+    monkeypatch.setattr(main.AvatarPipeline, "load", lambda *arguments: pipeline)
+    options = ("--clips", "1", "--long", "15", "--long-count", "1", "--silence", "4", "--stage-clips", "1")
+    found = evaluate(takes_folder, tmp_path, *options)
+    assert found["VAE"]["VAE PSNR, dB"]["value"] > 0
+    assert found["Refiner from true inputs"]["refiner PSNR, dB"]["holds"] is False
+    assert found["Lips after each stage given the truth"]["VAE: aperture r"]["value"] is not None
+    assert found["Lips"]["aperture r, mean"]["holds"] is False
+    assert found["Silence"]["opening above shut, px of 256, worst"]["value"] is not None
+    assert len(json.loads((tmp_path / "report.json").read_text())["long"][0]["delta_e"]) == 3
 
 
 def test_bad_input_is_one_sentence(

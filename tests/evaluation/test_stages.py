@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import pytest
 import torch
 
-from evaluation.stages import mouth_box, picture_score, pose_score, refine_true, refiner_score, vae_score
+from evaluation.stages import mouth_box, picture_score, pose_score, refine_true, refiner_score, resize, through_vae
 from evaluation.takes import Take
 from models.pipeline import AvatarPipeline
 from models.presets import preset
@@ -24,10 +23,6 @@ def small(pipeline: AvatarPipeline, takes: list[Take]) -> np.ndarray:
     return resize(takes[0].frames()[:40], pipeline.frame_size)
 
 
-def resize(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    return np.stack([cv2.resize(frame, size[::-1], interpolation=cv2.INTER_AREA) for frame in frames])
-
-
 def test_score_of_the_truth_is_perfect(small: np.ndarray, takes: list[Take]) -> None:
     score = picture_score(small, small, takes[0].keypoints)
     assert (score.sharpness, score.blockiness) == (1, 1)
@@ -38,7 +33,8 @@ def test_score_of_the_truth_is_perfect(small: np.ndarray, takes: list[Take]) -> 
 def test_vae_is_scored_over_one_and_four_k_frames(
     pipeline: AvatarPipeline, small: np.ndarray, takes: list[Take]
 ) -> None:
-    score = vae_score(pipeline, small, takes[0].keypoints)
+    decoded = through_vae(pipeline, small)
+    score = picture_score(decoded, small[:37], takes[0].keypoints)
     true = torch.from_numpy(small[:37]).permute(0, 3, 1, 2).float()[None] / 255
     with torch.inference_mode():
         whole = pipeline.vae.decode(pipeline.vae.encode(true)).clamp(0, 1)
