@@ -15,14 +15,16 @@ BACKENDS: tuple[Backend, ...] = ("triton", "torch", "reference")
 def select_backend(requested: str | None, *tensors: Tensor) -> Backend:
     """Name the implementation to run on `tensors` (all on one device).
 
-    `requested` None means: Triton where it runs natively and no gradient is wanted, else "torch".
+    `requested` None means: Triton where it runs natively and no gradient is wanted, else "torch"; the environment
+    variable KERNELS_BACKEND=torch rules Triton out, for devices on which its kernels fail their tests.
     Raises `ValueError` for an unknown name, and for "triton" where the kernels cannot run or would
     silently drop a gradient (they have no backward pass).
     """
     needs_grad = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
     device = tensors[0].device
     if requested is None:
-        return "triton" if not needs_grad and _runs_natively(device) else "torch"
+        is_ruled_out = os.environ.get("KERNELS_BACKEND") == "torch"
+        return "triton" if not needs_grad and not is_ruled_out and _runs_natively(device) else "torch"
     if requested not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)} or None, got {requested!r}")
     if requested != "triton":

@@ -30,9 +30,9 @@ started=$SECONDS
 say() { echo "[$step $((SECONDS - started)) s] $*"; }
 left() { echo $((limit_s - (SECONDS - started) - ${1:-0})); }  # seconds that remain, less a reserve
 
-recipe() {  # recipe STAGES [stage:key=value …], its output in the log of the first stage
+recipe() {  # recipe STAGES [stage:key=value …], ended when the step's time is up; output in the first stage's log
     local name=${1%%,*}
-    "$python" -m training.recipe training/configs/recipe_gpu.yaml --data "$data" --speech "$speech" --out "$runs" \
+    timeout "$(left 20)" "$python" -m training.recipe training/configs/recipe_gpu.yaml --data "$data" --speech "$speech" --out "$runs" \
         --minutes-scale "${SCALE:-1}" ${START:+--start "$START"} --stages "$@" >>"$work/log/$name.txt" 2>&1 \
         || { tail -n 25 "$work/log/$name.txt"; return 1; }
     say "done: $1"
@@ -106,9 +106,11 @@ check)
     "$python" -m pytest tests/kernels -q -W default | tee "$work/log/kernels.txt" || touch "$work/kernels-failed"
     timeout 180 "$python" -m benchmarks.bench_kernels --out cuda | tee "$out/bench_kernels.txt" || say "no benchmark"
     if [[ -f benchmarks/results/cuda.json ]]; then cp benchmarks/results/cuda.json "$out/bench_kernels.json"; fi
-    if timeout "$(left 20)" bash -c "$(declare -f recipe say); $(declare -p python data speech runs work step started); recipe evaluation"
-    then "$python" -m training.pack --results "$runs/evaluation" --out "$out" --name evaluation
-    else say "no evaluation"; fi
+    if recipe evaluation; then
+        "$python" -m training.pack --results "$runs/evaluation" --out "$out" --name evaluation
+    else
+        say "no evaluation"
+    fi
     cp "$runs"/archives/*.tar "$out/"
     ;;
 *)
