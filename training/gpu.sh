@@ -32,8 +32,9 @@ left() { echo $((limit_s - (SECONDS - started) - ${1:-0})); }  # seconds that re
 
 recipe() {  # recipe STAGES [stage:key=value …], ended when the step's time is up; output in the first stage's log
     local name=${1%%,*}
-    timeout "$(left 20)" "$python" -m training.recipe training/configs/recipe_gpu.yaml --data "$data" --speech "$speech" --out "$runs" \
-        --minutes-scale "${SCALE:-1}" ${START:+--start "$START"} --stages "$@" >>"$work/log/$name.txt" 2>&1 \
+    timeout "$(left 20)" "$python" -m training.recipe training/configs/recipe_gpu.yaml \
+        --data "$data" --speech "$speech" --out "$runs" --minutes-scale "${SCALE:-1}" ${START:+--start "$START"} \
+        --stages "$@" >>"$work/log/$name.txt" 2>&1 \
         || { tail -n 25 "$work/log/$name.txt"; return 1; }
     say "done: $1"
 }
@@ -69,7 +70,11 @@ render)
     [[ -f $speech/manifest.json ]] || "$python" -m training.pack --unpack "$pack" --out "$work"
     dress=()
     if [[ -d $work/assets ]]; then dress=(--assets "$work/assets"); fi
-    "$python" -c 'from training.synthetic.renderer import Renderer; print("renders on", Renderer().context.info["GL_RENDERER"])'
+    "$python" - <<'PYTHON'
+from training.synthetic.renderer import Renderer
+
+print("renders on", Renderer().context.info["GL_RENDERER"])
+PYTHON
     # The device has nothing to do while the processors render: test the kernels meanwhile.
     (timeout "$(left 30)" "$python" -m pytest tests/kernels -q -x -W default >"$work/log/kernels.txt" 2>&1 \
         || touch "$work/kernels-failed") &

@@ -65,6 +65,7 @@ class TrainingRun(Generic[Model]):
         self.device = torch.device(config.device)
         if self.device.type == "cuda":
             torch.set_float32_matmul_precision("high")  # TF32 where it is not bf16
+            torch.backends.cudnn.benchmark = True  # batches have few shapes
         self.ema: Model = copy.deepcopy(model).requires_grad_(False)
         self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.optimizer = torch.optim.AdamW(
@@ -146,7 +147,10 @@ class TrainingRun(Generic[Model]):
         self.model.load_state_dict(part("model."))
         self.ema.load_state_dict(part("ema."))
         for name, parameter in self.parameters.items():
-            self.optimizer.state[parameter] = part(f"optimizer.{name}.")
+            moments = part(f"optimizer.{name}.")  # where the parameter is; AdamW counts its steps on the host
+            self.optimizer.state[parameter] = {
+                key: value if key == "step" else value.to(parameter.device) for key, value in moments.items()
+            }
 
     def _set_learning_rate(self) -> None:
         c = self.config

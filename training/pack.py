@@ -78,7 +78,7 @@ def decode_opus(content: bytes, count: int) -> np.ndarray:
     import av
 
     resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
-    with av.open(io.BytesIO(content)) as container:
+    with av.open(io.BytesIO(content), "r") as container:
         frames = [*container.decode(audio=0), None]  # None: give out what is left
         blocks = [part.to_ndarray().reshape(-1) for frame in frames for part in resampler.resample(frame)]
     samples = np.concatenate(blocks)[:count].astype(np.float32)
