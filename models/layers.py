@@ -97,6 +97,8 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(config.width, 3 * config.width, bias=False)
         self.out = nn.Linear(config.width, config.width)
         self.q_norm, self.k_norm = RMSNorm(config.head_dim), RMSNorm(config.head_dim)
+        with torch.no_grad():  # queries start equal to keys: tokens first look at what resembles them
+            self.qkv.weight[config.width : 2 * config.width] = self.qkv.weight[: config.width]
 
     def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], grid: Grid, prefix: int) -> Tensor:
         """x [B, T, S, D] → the same shape; `prefix` latent frames at the front are clean."""
@@ -199,9 +201,10 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(
             nn.Linear(config.width, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, config.width)
         )
-        self.scale_shift_table = nn.Parameter(torch.randn(6, config.width) / config.width**0.5)
+        # Gates start open, since the branches start at zero: with gates near zero as well they hardly learn.
+        self.scale_shift_table = nn.Parameter(torch.tensor([0.0, 0, 1, 0, 0, 1])[:, None].repeat(1, config.width))
         for last in (self.attention.out, self.mlp[2]):
-            nn.init.zeros_(last.get_parameter("weight"))
+            start_at_zero(last)
 
     def forward(
         self,
@@ -243,9 +246,39 @@ class LatentStem(nn.Module):
 
     def forward(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         """Latents [B, C, T, H, W] → (tokens [B, T, H/2·W/2, D], features [B, F, T, H, W])."""
+        features = self.features(latents)
+        return self.tokens(latents, features), features
+
+    def features(self, latents: Tensor) -> Tensor:
+        """Latents [B, C, T, H, W] → features [B, F, T, H, W]."""
         flat = rearrange(latents, "b c t h w -> (b t) c h w")
-        features = rearrange(self.block(self.input(flat)), "(b t) c h w -> b c t h w", b=latents.shape[0])
-        return self.project(patchify(torch.cat([features, latents], dim=1))), features
+        return rearrange(self.block(self.input(flat)), "(b t) c h w -> b c t h w", b=latents.shape[0])
+
+    def tokens(self, latents: Tensor, features: Tensor) -> Tensor:
+        """Latents [B, C, T, H, W] and features [B, F, T, H, W] → tokens [B, T, H/2·W/2, D]."""
+        return self.project(patchify(torch.cat([features, latents], dim=1)))
+
+
+class Warp(nn.Module):
+    """Moves a picture by a coarse flow that is read off a condition vector. Starts as no movement."""
+
+    def __init__(self, width: int, cells: int = 8) -> None:
+        super().__init__()
+        self.cells = cells
+        self.flow = nn.Linear(width, 2 * cells * cells)
+        start_at_zero(self.flow)
+
+    def forward(self, picture: Tensor, condition: Tensor) -> Tensor:
+        """Picture [B, C, H, W], a condition [B, T, D] for each latent → [B, C, T, H, W]."""
+        batch, frames = condition.shape[:2]
+        height, width = picture.shape[2:]
+        coarse = rearrange(self.flow(condition), "b t (xy r c) -> (b t) xy r c", xy=2, r=self.cells)
+        flow = F.interpolate(coarse, size=(height, width), mode="bilinear", align_corners=False)
+        places = torch.eye(2, 3, device=picture.device, dtype=flow.dtype).expand(batch * frames, -1, -1)
+        grid = F.affine_grid(places, [batch * frames, 1, height, width], align_corners=False)
+        pictures = picture.repeat_interleave(frames, dim=0)
+        moved = F.grid_sample(pictures, grid + flow.permute(0, 2, 3, 1), padding_mode="border", align_corners=False)
+        return rearrange(moved, "(b t) c h w -> b c t h w", b=batch)
 
 
 class LatentHead(nn.Module):

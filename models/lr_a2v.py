@@ -13,10 +13,13 @@ from models.layers import (
     Conditions,
     LatentHead,
     LatentStem,
+    Warp,
     rope_3d,
     select_stream,
+    start_at_zero,
     timestep_embedding,
 )
+from models.motion import MOTION_SCALE
 
 _REFERENCE, _MOTION, _NEW = 0, 1, 2
 _TIME_DIM = 128
@@ -25,15 +28,19 @@ _TIME_DIM = 128
 class LRA2V(nn.Module):
     """Window [reference | m motion latents | n noisy latents] + sound + prompt + motion plan → denoised latents.
 
-    The reference enters twice: as the prefix that attention reads, and on the channels of every latent. The
-    output is reference + residual, so that what does not move costs nothing to learn.
+    The reference and the latent before enter twice: as the prefix that attention reads, and on the channels of every
+    latent, where they are seen without having been found. Where there
+    is a motion plan, it moves the reference by a coarse flow first; the output is that plus a residual, so that
+    what does not move, or moves as a whole, costs little to learn.
     """
+
+    motion_scale: Tensor
 
     def __init__(self, config: LRA2VConfig) -> None:
         super().__init__()
         self.config = config
         width, audio_width = config.transformer.width, config.audio_width
-        self.stem = LatentStem(2 * config.latent_channels, config.features, width)
+        self.stem = LatentStem(3 * config.latent_channels, config.features, width)
         self.roles = nn.Parameter(torch.randn(3, width) * 0.02)
         self.time = nn.Sequential(nn.Linear(_TIME_DIM, width), nn.SiLU(), nn.Linear(width, width))
         self.audio_position = nn.Parameter(torch.randn(config.audio_window, audio_width) * 0.02)
@@ -43,14 +50,19 @@ class LRA2V(nn.Module):
             if config.motion_dim
             else None
         )
+        self.register_buffer("motion_scale", torch.tensor(MOTION_SCALE[: config.motion_dim]), persistent=False)
+        self.warp = Warp(width) if config.motion_dim else None
+        self.warped_features = nn.Conv2d(config.features, config.features, 1) if config.motion_dim else None
         self.modulation = nn.Linear(width, 6 * width)
+        self.audio_norm, self.motion_norm = nn.LayerNorm(width), nn.LayerNorm(width)
         self.condition_tokens = nn.Linear(width, width)
         self.blocks = nn.ModuleList(
             Block(config.transformer, index, config.text_width, audio_width)
             for index in range(config.transformer.layers)
         )
         self.head = LatentHead(width, config.features, config.latent_channels)
-        nn.init.zeros_(self.modulation.weight)
+        for layer in (self.modulation, self.condition_tokens):
+            start_at_zero(layer)
 
     def forward(
         self,
@@ -78,21 +90,33 @@ class LRA2V(nn.Module):
         """
         frames, height, width = window.shape[2:]
         reference = window[:, :, :1]
+        audio = audio + self.audio_position
+        condition = self.audio_norm(self.audio_pool(rearrange(audio, "b a t k d -> b a t (k d)")))
+        if self.motion_pool is not None and motion is not None:
+            plan = self.motion_norm(self.motion_pool((motion / self.motion_scale).flatten(2)))
+            condition = condition + plan[:, None]
+        condition = F.silu(condition + self.time(timestep_embedding(timesteps, _TIME_DIM))[:, None])
+        modulation = select_stream(self.modulation(condition).unflatten(-1, (6, -1)), stream_index)
+
         # Scaled by t: pure noise says nothing about the data, so at t = 0 nothing of it comes in.
+        before = window[:, :, frames - new - 1 : frames - new]  # the last motion latent; the reference at the start
         scaled = window * timesteps[:, None, :, None, None]
-        tokens, features = self.stem(torch.cat([scaled, reference.expand_as(window)], dim=1))
+        latents = torch.cat([scaled, reference.expand_as(window), before.expand_as(window)], dim=1)
+        features = self.stem.features(latents)
+        base = reference.expand(-1, -1, new, -1, -1)
+        if self.warp is not None and self.warped_features is not None:
+            still = torch.cat([reference[:, :, 0], features[:, :, 0]], dim=1)
+            moved = self.warp(still, condition[:, 0, frames - new :])
+            base, moved_features = moved.split([reference.shape[1], features.shape[1]], dim=1)
+            flat = self.warped_features(rearrange(moved_features, "b c t h w -> (b t) c h w"))
+            moved_features = rearrange(flat, "(b t) c h w -> b c t h w", t=new)
+            features = torch.cat(
+                [features[:, :, : frames - new], features[:, :, frames - new :] + moved_features], dim=2
+            )
         roles = torch.full((frames,), _MOTION, device=window.device)
         roles[0], roles[frames - new :] = _REFERENCE, _NEW
-        audio = audio + self.audio_position
-        condition = self.audio_pool(rearrange(audio, "b a t k d -> b a t (k d)"))
-        if self.motion_pool is not None and motion is not None:
-            condition = condition + self.motion_pool(motion.flatten(2))[:, None]
-        condition = condition + self.time(timestep_embedding(timesteps, _TIME_DIM))[:, None]
-        modulation = self.modulation(F.silu(condition)).unflatten(-1, (6, -1))
-        modulation = select_stream(modulation, stream_index)
-        tokens = (
-            tokens + self.roles[roles][None, :, None] + select_stream(self.condition_tokens(condition), stream_index)
-        )
+        tokens = self.stem.tokens(latents, features) + self.roles[roles][None, :, None]
+        tokens = tokens + select_stream(self.condition_tokens(condition), stream_index)
 
         grid = (frames, height // 2, width // 2)
         rope = rope_3d(grid, self.config.transformer.head_dim, window.device)
@@ -101,6 +125,6 @@ class LRA2V(nn.Module):
             tokens = block(tokens, modulation, rope, grid, frames - new, conditions)
         change = self.head(tokens[:, frames - new :], features[:, :, frames - new :])
         if self.config.prediction == "denoised":
-            return reference + change
+            return base + change
         remaining = (1 - timesteps[:, None, frames - new :, None, None]).to(change.dtype)
         return window[:, :, frames - new :] + remaining * change

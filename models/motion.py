@@ -28,6 +28,8 @@ MOTION_CHANNELS = (
     "breath",  # -1 out … 1 in
 )
 MOTION_DIM = len(MOTION_CHANNELS)
+# Typical deviations: a model sees channels divided by these. Left as they are, radians are too small to be noticed.
+MOTION_SCALE = (0.07, 0.035, 0.03, 0.010, 0.015, 0.012, 0.07, 0.036, 0.25, 0.18, 0.7)
 
 # channel: (seconds between knots, standard deviation) of the smooth random curves
 _CURVES = {
