@@ -56,7 +56,7 @@ class FaceRecogniser:
         try:
             import dlib
         except ModuleNotFoundError as error:
-            raise ValueError("identity needs dlib: install the package dlib-bin") from error
+            raise ValueError("identity needs dlib: install infinity-avatar[identity]") from error
         folder = models_folder or find_models()
         for name in (_NETWORK, _ALIGNER):
             if not (folder / name).is_file():
