@@ -16,8 +16,16 @@ from models.configs import (
 
 
 def presenter_256() -> Preset:
-    """Real time on two CPU cores: LR 128², HR 256²; the shipped weights."""
-    return Preset(name="presenter-256", lr_size=(128, 128), hr_size=(256, 256))
+    """Real time on two CPU cores: LR 128², HR 256²; the shipped weights.
+
+    One LR step with guidance: without it the mouth opens less than half as far as it should.
+    """
+    return Preset(
+        name="presenter-256",
+        lr_size=(128, 128),
+        hr_size=(256, 256),
+        sampling=SamplingConfig(audio_guidance=2.2),
+    )
 
 
 def presenter_512() -> Preset:
