@@ -137,7 +137,7 @@ class PoseConfig:
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """Steps and guidance. The distilled numbers serve; the undistilled ones are the paper's (§6.5, Table 4)."""
+    """Steps and guidance. A preset's own numbers serve; `UNDISTILLED` are the paper's (§6.5, Table 4)."""
 
     lr_steps: int = 1
     refiner_steps: int = 1

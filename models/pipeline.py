@@ -167,8 +167,7 @@ class AvatarPipeline:
         with self._timed(state, "pose"):
             keypoints = self.pose_estimator(lr_frames[0].clamp(0, 1))
             keypoints[:, BACKGROUND] = state.reference_keypoints[BACKGROUND]
-        with self._timed(state, "refiner"):
-            hr_latents = self._refine(lr_latents, keypoints, new, state, sampling)
+        hr_latents = self._refine(lr_latents, keypoints, new, state, sampling)
         with self._timed(state, "decode"):
             frames, hr_cache = self.vae.decode_chunk(hr_latents, state.hr_cache)
             frames = frames[0].clamp(0, 1)
@@ -261,7 +260,8 @@ class AvatarPipeline:
                 denoised = guided(denoised, without, sampling.pose_guidance)
             return denoised
 
-        return euler(denoise, self._noise(state, new, state.hr_reference, stream=2), sampling.refiner_steps)
+        with self._timed(state, "refiner"):
+            return euler(denoise, self._noise(state, new, state.hr_reference, stream=2), sampling.refiner_steps)
 
     def _latent_seeds(self, state: ChunkState, count: int, first: int, stream: int) -> Tensor:
         """A seed [count] int64 for each latent of the stream, whatever the chunk it is made in."""
