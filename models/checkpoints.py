@@ -19,7 +19,12 @@ from models.configs import Preset
 from models.errors import CheckpointError
 
 WEIGHTS_ROOT = Path(__file__).parent / "weights"
-COMPONENTS = ("vae", "audio", "text", "lr_a2v", "pose", "refiner")
+COMPONENTS = ("vae", "audio", "text", "animator", "lr_a2v", "pose", "refiner")
+
+
+def components(preset: Preset) -> tuple[str, ...]:
+    """The components that a preset has."""
+    return tuple(name for name in COMPONENTS if getattr(preset, name) is not None)
 
 
 def shipped_weights(preset_name: str) -> Path:
@@ -35,7 +40,7 @@ def component_config(preset: Preset, component: str) -> dict:
 def write_config(folder: Path, preset: Preset) -> None:
     """Write `config.json` of a weights folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    config = {"preset": preset.name} | {name: component_config(preset, name) for name in COMPONENTS}
+    config = {"preset": preset.name} | {name: component_config(preset, name) for name in components(preset)}
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
 
 
@@ -97,6 +102,6 @@ def check_config(folder: Path, preset: Preset) -> None:
     if not isinstance(config, dict) or config.get("preset") != preset.name:
         found = config.get("preset") if isinstance(config, dict) else None
         raise CheckpointError(f"{folder} holds weights of preset {found!r}, not of {preset.name!r}")
-    for component in COMPONENTS:
+    for component in components(preset):
         if config.get(component) != component_config(preset, component):
             raise CheckpointError(f"{path}: the configuration of {component} is not that of preset {preset.name!r}")

@@ -91,6 +91,24 @@ class TransformerConfig:
 
 
 @dataclass(frozen=True)
+class AnimatorConfig:
+    """Animator: how many audio tokens up to a frame its keypoints hear, widths, and the flow's cells a side."""
+
+    token_window: int = 5
+    points_width: int = 512
+    dropout: float = 0.1
+    flow_cells: int = 32
+    flow_width: int = 256
+    audio_width: int = 160
+    text_tokens: int = 4
+    text_width: int = 64
+    motion_dim: int = MOTION_DIM
+
+    def __post_init__(self) -> None:
+        _positive(token_window=self.token_window, points_width=self.points_width, flow_cells=self.flow_cells)
+
+
+@dataclass(frozen=True)
 class LRA2VConfig:
     """LR-A2V (§3.1): transformer, convolutional `features` at its way in and out, and what it is conditioned on.
 
@@ -137,13 +155,20 @@ class PoseConfig:
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """Steps and guidance. A preset's own numbers serve; `UNDISTILLED` are the paper's (§6.5, Table 4)."""
+    """Steps and guidance. A preset's own numbers serve; `UNDISTILLED` are the paper's (§6.5, Table 4).
+
+    Two more ways to save time, for a chunk whose deadline is near. `is_refined` False leaves the refiner out: the LR
+    frames are enlarged. `is_half_rate` decodes every second frame, which is shown twice. Any step of a stream may
+    follow any other.
+    """
 
     lr_steps: int = 1
     refiner_steps: int = 1
     audio_guidance: float = 1.0
     text_guidance: float = 1.0
     pose_guidance: float = 1.0
+    is_refined: bool = True
+    is_half_rate: bool = False
 
 
 UNDISTILLED = SamplingConfig(lr_steps=30, refiner_steps=20, audio_guidance=6.5, text_guidance=6.5, pose_guidance=1.5)
@@ -151,7 +176,10 @@ UNDISTILLED = SamplingConfig(lr_steps=30, refiner_steps=20, audio_guidance=6.5, 
 
 @dataclass(frozen=True)
 class Preset:
-    """Everything that one tier needs. Sizes are (height, width) of the picture in pixels."""
+    """Everything that one tier needs. Sizes are (height, width) of the picture in pixels.
+
+    Without an `animator` both models start from the reference as it is.
+    """
 
     name: str
     lr_size: tuple[int, int]
@@ -161,6 +189,7 @@ class Preset:
     text: TextEncoderConfig = field(default_factory=TextEncoderConfig)
     lr_a2v: LRA2VConfig = field(default_factory=LRA2VConfig)
     pose: PoseConfig = field(default_factory=PoseConfig)
+    animator: AnimatorConfig | None = field(default_factory=AnimatorConfig)
     refiner: RefinerConfig = field(default_factory=RefinerConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     chunk_latents: int = 3
@@ -176,6 +205,12 @@ class Preset:
             raise ValueError(f"chunk_latents must be within 1 … 6, got {self.chunk_latents}")
         if self.lr_a2v.audio_width != self.audio.width or self.lr_a2v.text_width != self.text.width:
             raise ValueError("lr_a2v.audio_width and text_width must equal the encoders' widths")
+        if self.animator is not None:
+            found = (self.animator.audio_width, self.animator.text_tokens, self.animator.text_width)
+            if found != (self.audio.width, self.text.tokens, self.text.width):
+                raise ValueError(f"animator's audio and text must be those of the encoders, got {found}")
+            if self.animator.token_window > self.lr_a2v.audio_window:
+                raise ValueError(f"animator.token_window must be at most {self.lr_a2v.audio_window}")
 
     @property
     def lr_latent_size(self) -> tuple[int, int]:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
-from models.checkpoints import WEIGHTS_ROOT
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# The same folder as `models.checkpoints.WEIGHTS_ROOT`; named again, for the live server's media process lists the
+# gallery and must not load torch.
+WEIGHTS_ROOT = Path(__file__).parent / "weights"
 
 
 @dataclass(frozen=True)
@@ -57,5 +61,7 @@ def find_avatar(name: str) -> Avatar:
 
 def load_picture(avatar: Avatar) -> Tensor:
     """Reference picture as float32 [3, H, W] in 0 … 1."""
+    import torch
+
     pixels = np.array(Image.open(avatar.picture).convert("RGB"))
     return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255

@@ -259,28 +259,6 @@ class LatentStem(nn.Module):
         return self.project(patchify(torch.cat([features, latents], dim=1)))
 
 
-class Warp(nn.Module):
-    """Moves a picture by a coarse flow that is read off a condition vector. Starts as no movement."""
-
-    def __init__(self, width: int, cells: int = 8) -> None:
-        super().__init__()
-        self.cells = cells
-        self.flow = nn.Linear(width, 2 * cells * cells)
-        start_at_zero(self.flow)
-
-    def forward(self, picture: Tensor, condition: Tensor) -> Tensor:
-        """Picture [B, C, H, W], a condition [B, T, D] for each latent → [B, C, T, H, W]."""
-        batch, frames = condition.shape[:2]
-        height, width = picture.shape[2:]
-        coarse = rearrange(self.flow(condition), "b t (xy r c) -> (b t) xy r c", xy=2, r=self.cells)
-        flow = F.interpolate(coarse, size=(height, width), mode="bilinear", align_corners=False)
-        places = torch.eye(2, 3, device=picture.device, dtype=flow.dtype).expand(batch * frames, -1, -1)
-        grid = F.affine_grid(places, [batch * frames, 1, height, width], align_corners=False)
-        pictures = picture.repeat_interleave(frames, dim=0)
-        moved = F.grid_sample(pictures, grid + flow.permute(0, 2, 3, 1), padding_mode="border", align_corners=False)
-        return rearrange(moved, "(b t) c h w -> b c t h w", b=batch)
-
-
 class LatentHead(nn.Module):
     """Tokens → latents by a linear map, plus convolutions that join what neighbouring tokens say.
 

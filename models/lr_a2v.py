@@ -13,7 +13,6 @@ from models.layers import (
     Conditions,
     LatentHead,
     LatentStem,
-    Warp,
     rope_3d,
     select_stream,
     start_at_zero,
@@ -29,9 +28,8 @@ class LRA2V(nn.Module):
     """Window [reference | m motion latents | n noisy latents] + sound + prompt + motion plan → denoised latents.
 
     The reference and the latent before enter twice: as the prefix that attention reads, and on the channels of every
-    latent, where they are seen without having been found. Where there
-    is a motion plan, it moves the reference by a coarse flow first; the output is that plus a residual, so that
-    what does not move, or moves as a whole, costs little to learn.
+    latent, where they are seen without having been found. The output is a base plus a residual: the base is the
+    reference moved by the animator, or the reference itself.
     """
 
     motion_scale: Tensor
@@ -40,7 +38,7 @@ class LRA2V(nn.Module):
         super().__init__()
         self.config = config
         width, audio_width = config.transformer.width, config.audio_width
-        self.stem = LatentStem(3 * config.latent_channels, config.features, width)
+        self.stem = LatentStem(4 * config.latent_channels, config.features, width)
         self.roles = nn.Parameter(torch.randn(3, width) * 0.02)
         self.time = nn.Sequential(nn.Linear(_TIME_DIM, width), nn.SiLU(), nn.Linear(width, width))
         self.audio_position = nn.Parameter(torch.randn(config.audio_window, audio_width) * 0.02)
@@ -51,8 +49,6 @@ class LRA2V(nn.Module):
             else None
         )
         self.register_buffer("motion_scale", torch.tensor(MOTION_SCALE[: config.motion_dim]), persistent=False)
-        self.warp = Warp(width) if config.motion_dim else None
-        self.warped_features = nn.Conv2d(config.features, config.features, 1) if config.motion_dim else None
         self.modulation = nn.Linear(width, 6 * width)
         self.audio_norm, self.motion_norm = nn.LayerNorm(width), nn.LayerNorm(width)
         self.condition_tokens = nn.Linear(width, width)
@@ -73,6 +69,7 @@ class LRA2V(nn.Module):
         audio: Tensor,
         motion: Tensor | None = None,
         stream_index: Tensor | None = None,
+        base: Tensor | None = None,
     ) -> Tensor:
         """Predict the clean new latents.
 
@@ -84,6 +81,7 @@ class LRA2V(nn.Module):
             audio: [B, A, 1 + m + n, audio_window, audio_width] sound tokens around each latent, of A streams.
             motion: [B, 1 + m + n, 4, motion_dim], the motion plan of each latent's frames.
             stream_index: [B, H/2·W/2] int64, the sound stream of each place in the picture; None when A is 1.
+            base: [B, C, n, H, W], what the new latents are a change of; None: the reference.
 
         Returns:
             denoised latents [B, C, n, H, W].
@@ -101,21 +99,13 @@ class LRA2V(nn.Module):
         # Scaled by t: pure noise says nothing about the data, so at t = 0 nothing of it comes in.
         before = window[:, :, frames - new - 1 : frames - new]  # the last motion latent; the reference at the start
         scaled = window * timesteps[:, None, :, None, None]
-        latents = torch.cat([scaled, reference.expand_as(window), before.expand_as(window)], dim=1)
-        features = self.stem.features(latents)
-        base = reference.expand(-1, -1, new, -1, -1)
-        if self.warp is not None and self.warped_features is not None:
-            still = torch.cat([reference[:, :, 0], features[:, :, 0]], dim=1)
-            moved = self.warp(still, condition[:, 0, frames - new :])
-            base, moved_features = moved.split([reference.shape[1], features.shape[1]], dim=1)
-            flat = self.warped_features(rearrange(moved_features, "b c t h w -> (b t) c h w"))
-            moved_features = rearrange(flat, "(b t) c h w -> b c t h w", t=new)
-            features = torch.cat(
-                [features[:, :, : frames - new], features[:, :, frames - new :] + moved_features], dim=2
-            )
+        base = reference.expand(-1, -1, new, -1, -1) if base is None else base
+        bases = torch.cat([window[:, :, : frames - new], base], dim=2)
+        latents = torch.cat([scaled, reference.expand_as(window), before.expand_as(window), bases], dim=1)
+        tokens, features = self.stem(latents)
         roles = torch.full((frames,), _MOTION, device=window.device)
         roles[0], roles[frames - new :] = _REFERENCE, _NEW
-        tokens = self.stem.tokens(latents, features) + self.roles[roles][None, :, None]
+        tokens = tokens + self.roles[roles][None, :, None]
         tokens = tokens + select_stream(self.condition_tokens(condition), stream_index)
 
         grid = (frames, height // 2, width // 2)

@@ -46,6 +46,7 @@ _EYE_CONTACT = 0.8  # share of the head's turn that the eyes take back to stay w
 _SACCADE_SLOT_S, _SACCADE_STD = 1.15, 0.040
 _BLINK_SLOT_S, _BLINK_SHARE, _BLINK_WIDTH_S = 2.6, 0.85, 0.070
 _BREATH_S = 3.7
+ENERGY_RAMP_FRAMES = 25
 
 
 def _draws(seed: int, stream: int, first: int, count: int) -> np.ndarray:
@@ -101,14 +102,14 @@ def _blinks(seed: int, stream: int, times_s: np.ndarray) -> np.ndarray:
     return np.exp(-((distance / _BLINK_WIDTH_S) ** 2))
 
 
-def motion_frames(seed: int, start: int, count: int, energy: float = 1.0) -> np.ndarray:
+def motion_frames(seed: int, start: int, count: int, energy: float | np.ndarray = 1.0) -> np.ndarray:
     """Motion plan of `count` video frames.
 
     Args:
         seed: of the plan, any integer.
         start: index of the first frame, at 25 fps; may be any integer ≥ -1e8.
         count: number of frames, ≥ 1.
-        energy: scale of head, torso and brow motion, 0 (still) … 2.
+        energy: scale of head, torso and brow motion, 0 (still) … 2; one for all frames, or [count] of each.
 
     Returns:
         float32 [count, MOTION_DIM], channels as in `MOTION_CHANNELS`.
@@ -118,7 +119,7 @@ def motion_frames(seed: int, start: int, count: int, energy: float = 1.0) -> np.
     """
     if count < 1:
         raise ValueError(f"count must be at least 1, got {count}")
-    if not 0 <= energy <= 2:
+    if np.min(energy) < 0 or np.max(energy) > 2:
         raise ValueError(f"energy must be within 0 … 2, got {energy}")
     times_s = (np.arange(start, start + count) + 0.5) / FPS
     plan = {
@@ -131,6 +132,18 @@ def motion_frames(seed: int, start: int, count: int, energy: float = 1.0) -> np.
     plan["blink"] = _blinks(seed, 24, times_s)
     plan["breath"] = np.sin(2 * np.pi * times_s / _BREATH_S + 0.7 * _curve(seed, 25, times_s, 4.0))
     return np.stack([plan[name] for name in MOTION_CHANNELS], axis=1).astype(np.float32)
+
+
+def ramped_energy(first: int, count: int, before: float, after: float, changed: int | None) -> np.ndarray:
+    """Energy [count] of the frames from `first` on: from `before` to `after` in `ENERGY_RAMP_FRAMES` after `changed`.
+
+    The plan is scaled by it, so a step of it would be a jump of the head.
+    """
+    if changed is None:
+        return np.full(count, after)
+    progress = np.clip((np.arange(first, first + count) - changed + 1) / ENERGY_RAMP_FRAMES, 0, 1)
+    energy = before + (after - before) * progress * progress * (3 - 2 * progress)
+    return np.clip(energy, min(before, after), max(before, after))  # a rounding error above 2 would be refused
 
 
 class MotionPlanner:

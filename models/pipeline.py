@@ -14,7 +14,8 @@ from torch import Tensor
 
 from kernels.low_pass import low_pass_noise, standard_normal
 from models import checkpoints
-from models.conditions import SAMPLE_RATE, SAMPLES_PER_FRAME, AudioEncoder, TextEncoder
+from models.animator import Animator
+from models.conditions import SAMPLE_RATE, SAMPLES_PER_FRAME, AudioEncoder, AudioState, TextEncoder
 from models.configs import Preset, SamplingConfig
 from models.lr_a2v import LRA2V
 from models.motion import FPS, motion_frames
@@ -44,8 +45,9 @@ class AvatarPipeline:
             self.lr_a2v = LRA2V(preset.lr_a2v)
             self.refiner = PGRefiner(preset.refiner)
             self.pose = KeypointNet(preset.pose)
+            self.animator = None if preset.animator is None else Animator(preset.animator)
         self.pose_estimator: PoseEstimator = self.pose
-        for component in checkpoints.COMPONENTS:
+        for component in checkpoints.components(preset):
             getattr(self, component).eval().requires_grad_(False)
 
     @classmethod
@@ -62,7 +64,7 @@ class AvatarPipeline:
         folder = weights or checkpoints.shipped_weights(preset)
         checkpoints.check_config(folder, config)
         pipeline = cls(config, device)
-        for component in checkpoints.COMPONENTS:
+        for component in checkpoints.components(config):
             checkpoints.load_component(folder, component, getattr(pipeline, component))
         if pipeline.device.type == "cpu":
             pipeline.vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -86,6 +88,7 @@ class AvatarPipeline:
         seed: int = 0,
         chunk_latents: int | None = None,
         motion_energy: float = 1.0,
+        first_frame: int = 0,
     ) -> ChunkState:
         """State of a new stream.
 
@@ -95,9 +98,11 @@ class AvatarPipeline:
             seed: of noise and motion plan.
             chunk_latents: n, latents of a step; a step may also be called with another n. Default: the preset's.
             motion_energy: 0 … 2, scale of head and torso motion.
+            first_frame: media time of the sound that comes first, in frames, a multiple of 4: noise and motion plan
+                are those of a stream that has come so far already.
 
         Raises:
-            ValueError: if the reference has another size or type, or chunk_latents is not within 1 … 6.
+            ValueError: if the reference has another size or type, or another argument is out of range.
         """
         if tuple(reference.shape) != (3, *self.preset.hr_size) or not reference.is_floating_point():
             raise ValueError(
@@ -107,6 +112,9 @@ class AvatarPipeline:
         chunk_latents = self.preset.chunk_latents if chunk_latents is None else chunk_latents
         if not 1 <= chunk_latents <= 6:
             raise ValueError(f"chunk_latents must be within 1 … 6, got {chunk_latents}")
+        if first_frame < 0 or first_frame % _FRAMES_PER_LATENT:
+            raise ValueError(f"first_frame must be a multiple of {_FRAMES_PER_LATENT}, at least 0, got {first_frame}")
+        _check_energy(motion_energy)
         picture = reference.to(self.device)[None, None]
         small = F.interpolate(picture[:, 0], size=self.preset.lr_size, mode="area")[:, None]
         lr_reference, hr_reference = self.vae.encode(small), self.vae.encode(picture)
@@ -119,9 +127,11 @@ class AvatarPipeline:
         return ChunkState(
             seed=seed,
             chunk_latents=chunk_latents,
-            frame_index=-self.delay_frames,
-            latent_index=0,
-            text=self.text(self.text.tokenize([prompt]).to(self.device)),
+            frame_index=first_frame - self.delay_frames,
+            latent_index=first_frame // _FRAMES_PER_LATENT,
+            text=self._encode_text(prompt),
+            lr_picture=small[:, 0],
+            hr_picture=picture[:, 0],
             lr_reference=lr_reference,
             hr_reference=hr_reference,
             reference_keypoints=keypoints,
@@ -129,7 +139,75 @@ class AvatarPipeline:
             audio_tokens=audio_tokens[-self._token_context :],
             lr_cache=lr_cache,
             hr_cache=hr_cache,
+            motion_index=first_frame - self.delay_frames,
             motion_energy=motion_energy,
+        )
+
+    @torch.inference_mode()
+    def set_prompt(
+        self, state: ChunkState, prompt: str | None = None, motion_energy: float | None = None
+    ) -> ChunkState:
+        """The same stream with another prompt or motion energy from the next chunk on; None leaves it.
+
+        The energy changes in `motion.ENERGY_RAMP_FRAMES`, so that the head does not jump.
+
+        Raises:
+            ValueError: if motion_energy is not within 0 … 2.
+        """
+        if prompt is not None:
+            state = replace(state, text=self._encode_text(prompt))
+        if motion_energy is not None and motion_energy != state.motion_energy:
+            _check_energy(motion_energy)
+            state = replace(
+                state,
+                energy_before=float(state.energies(state.motion_index - 1, 1)[0]),
+                motion_energy=motion_energy,
+                energy_changed=state.motion_index,
+            )
+        return state
+
+    def set_reference(self, state: ChunkState, reference: Tensor) -> ChunkState:
+        """The same stream with another presenter from the next chunk on: sound, plan and prompt go on.
+
+        Raises:
+            ValueError: as `start`.
+        """
+        fresh = self.start(reference, seed=state.seed, chunk_latents=state.chunk_latents)
+        return replace(
+            fresh,
+            frame_index=state.frame_index,
+            latent_index=state.latent_index,
+            text=state.text,
+            audio=state.audio,
+            audio_tokens=state.audio_tokens,
+            motion_index=state.motion_index,
+            motion_energy=state.motion_energy,
+            energy_before=state.energy_before,
+            energy_changed=state.energy_changed,
+            stage_ms=state.stage_ms,
+        )
+
+    @torch.inference_mode()
+    def hold(self, samples: Tensor, state: ChunkState) -> ChunkState:
+        """Move a stream past a chunk without making frames: the last one shown stays, and what follows starts there.
+
+        The sound is heard, so that what comes after it is in time; the motion plan stands still.
+
+        Args:
+            samples, state: as in `step`.
+
+        Raises:
+            ValueError: as `step`.
+        """
+        new = _new_latents(samples)
+        state = replace(state, stage_ms=dict(state.stage_ms))
+        tokens, audio = self._hear(samples, state)
+        return replace(
+            state,
+            frame_index=state.frame_index + _FRAMES_PER_LATENT * new,
+            latent_index=state.latent_index + new,
+            audio=audio,
+            audio_tokens=tokens[-self._token_context :],
         )
 
     @torch.inference_mode()
@@ -141,7 +219,7 @@ class AvatarPipeline:
         Args:
             samples: float [n·2560] mono 16 kHz in -1 … 1, the next n latents of sound, n in 1 … 6.
             state: of the stream; not changed.
-            sampling: steps and guidance; default: the preset's.
+            sampling: steps, guidance, and what to leave out; default: the preset's.
 
         Returns:
             frames [4n, 3, H, W] float32 in 0 … 1, and the next state. The frames end `delay_frames` before the
@@ -150,40 +228,66 @@ class AvatarPipeline:
         Raises:
             ValueError: if the number of samples is not n·2560 with n in 1 … 6.
         """
-        new, rest = divmod(samples.shape[0], _FRAMES_PER_LATENT * SAMPLES_PER_FRAME)
-        if rest or not 1 <= new <= 6:
-            raise ValueError(
-                f"samples must be 1 … 6 times {_FRAMES_PER_LATENT * SAMPLES_PER_FRAME}, got {samples.shape[0]}"
-            )
+        new = _new_latents(samples)
         sampling = sampling or self.preset.sampling
         state = replace(state, stage_ms=dict(state.stage_ms))
-        with self._timed(state, "audio"):
-            tokens, audio = self.audio.step(samples.to(self.device, torch.float32), state.audio)
-            tokens = torch.cat([state.audio_tokens, tokens])
+        tokens, audio = self._hear(samples, state)
         with self._timed(state, "lr_a2v"):
             lr_latents = self._generate_lr(tokens, new, state, sampling)
         with self._timed(state, "lr_decode"):
-            lr_frames, lr_cache = self.vae.decode_chunk(lr_latents, state.lr_cache)
-        with self._timed(state, "pose"):
-            keypoints = self.pose_estimator(lr_frames[0].clamp(0, 1))
-            keypoints[:, BACKGROUND] = state.reference_keypoints[BACKGROUND]
-        hr_latents = self._refine(lr_latents, keypoints, new, state, sampling)
-        with self._timed(state, "decode"):
-            frames, hr_cache = self.vae.decode_chunk(hr_latents, state.hr_cache)
-            frames = frames[0].clamp(0, 1)
-        m = self.preset.motion_latents
-        return frames, replace(
+            is_half_rate = sampling.is_half_rate and not sampling.is_refined  # keypoints are read off every frame
+            lr_frames, lr_cache = self.vae.decode_chunk(lr_latents, state.lr_cache, is_half_rate)
+            lr_frames = lr_frames[0].clamp(0, 1)
+        after = replace(
             state,
             frame_index=state.frame_index + _FRAMES_PER_LATENT * new,
             latent_index=state.latent_index + new,
             audio=audio,
             audio_tokens=tokens[-self._token_context :],
-            lr_motion=_last(state.lr_motion, lr_latents, m),
+            lr_motion=_last(state.lr_motion, lr_latents, self.preset.motion_latents),
+            hr_motion=None,
+            motion_keypoints=None,
+            lr_cache=lr_cache,
+            motion_index=state.motion_index + _FRAMES_PER_LATENT * new,
+        )
+        if not sampling.is_refined:
+            with self._timed(state, "decode"):
+                return self._enlarge(lr_frames, sampling.is_half_rate), after
+        return self._finish(lr_latents, lr_frames, state, after, sampling)
+
+    def _hear(self, samples: Tensor, state: ChunkState) -> tuple[Tensor, AudioState]:
+        """Audio tokens [context + 4n, D] up to the chunk's end, and what the encoder carries."""
+        with self._timed(state, "audio"):
+            tokens, audio = self.audio.step(samples.to(self.device, torch.float32), state.audio)
+            return torch.cat([state.audio_tokens, tokens]), audio
+
+    def _finish(
+        self, lr_latents: Tensor, lr_frames: Tensor, state: ChunkState, after: ChunkState, sampling: SamplingConfig
+    ) -> tuple[Tensor, ChunkState]:
+        """The way from LR latents and frames [4n, 3, h, w] to HR frames [4n, 3, H, W], and the state after it."""
+        m = self.preset.motion_latents
+        with self._timed(state, "pose"):
+            keypoints = self.pose_estimator(lr_frames)
+            keypoints[:, BACKGROUND] = state.reference_keypoints[BACKGROUND]
+        hr_latents = self._refine(lr_latents, keypoints, lr_latents.shape[2], state, sampling)
+        with self._timed(state, "decode"):
+            frames, hr_cache = self.vae.decode_chunk(hr_latents, state.hr_cache, sampling.is_half_rate)
+            frames = frames[0].clamp(0, 1)
+        return frames, replace(
+            after,
             hr_motion=_last(state.hr_motion, hr_latents, m),
             motion_keypoints=_last_frames(state.motion_keypoints, keypoints, _FRAMES_PER_LATENT * m),
-            lr_cache=lr_cache,
             hr_cache=hr_cache,
         )
+
+    def _enlarge(self, lr_frames: Tensor, is_half_rate: bool) -> Tensor:
+        """LR frames [4n, 3, h, w] in 0 … 1 → [4n, 3, H, W]; frames that are shown twice are enlarged once."""
+        different = lr_frames[::2] if is_half_rate else lr_frames
+        larger = F.interpolate(different, size=self.preset.hr_size, mode="bicubic", align_corners=False).clamp(0, 1)
+        return larger.repeat_interleave(2, dim=0) if is_half_rate else larger
+
+    def _encode_text(self, prompt: str) -> Tensor:
+        return self.text(self.text.tokenize([prompt]).to(self.device))
 
     @property
     def _token_context(self) -> int:
@@ -209,34 +313,56 @@ class AvatarPipeline:
         plan = None
         if self.preset.lr_a2v.motion_dim:
             count = _FRAMES_PER_LATENT * (motion_latents + new)
-            first = state.frame_index - _FRAMES_PER_LATENT * motion_latents
-            rows = torch.from_numpy(motion_frames(state.seed, first, count, state.motion_energy))
-            plan = F.pad(rows.unflatten(0, (-1, _FRAMES_PER_LATENT)), (0, 0, 0, 0, 1, 0))[None].to(self.device)
+            first = state.motion_index - _FRAMES_PER_LATENT * motion_latents
+            rows = torch.from_numpy(motion_frames(state.seed, first, count, state.energies(first, count)))
+            rows = rows.to(self.device)
+            plan = F.pad(rows.unflatten(0, (-1, _FRAMES_PER_LATENT)), (0, 0, 0, 0, 1, 0))[None]
         prefix = [state.lr_reference] + ([state.lr_motion] if state.lr_motion is not None else [])
-        null_text = self.text(self.text.tokenize([""]).to(self.device)) if sampling.text_guidance != 1 else None
+        base = None if plan is None else self._moved_lr(tokens, rows[-_FRAMES_PER_LATENT * new :], state)
+        null_text = self._encode_text("") if sampling.text_guidance != 1 else None
 
         def denoise(latents: Tensor, t: Tensor) -> Tensor:
             window = torch.cat([*prefix, latents], dim=2)
             timesteps = torch.cat([t.new_ones(1, frames - new), t[:, None].expand(-1, new)], dim=1)
-            denoised = self.lr_a2v(window, timesteps, new, state.text, audio, plan)
+            denoised = self.lr_a2v(window, timesteps, new, state.text, audio, plan, base=base)
             if sampling.audio_guidance != 1:
-                without = self.lr_a2v(window, timesteps, new, state.text, torch.zeros_like(audio), plan)
+                without = self.lr_a2v(window, timesteps, new, state.text, torch.zeros_like(audio), plan, base=base)
                 denoised = guided(denoised, without, sampling.audio_guidance)
             if null_text is not None:
-                without = self.lr_a2v(window, timesteps, new, null_text, audio, plan)
+                without = self.lr_a2v(window, timesteps, new, null_text, audio, plan, base=base)
                 denoised = guided(denoised, without, sampling.text_guidance)
             return denoised
 
         return euler(denoise, self._noise(state, new, state.lr_reference, stream=0), sampling.lr_steps)
 
+    def _moved_lr(self, tokens: Tensor, plan: Tensor, state: ChunkState) -> Tensor | None:
+        """The small reference where sound tokens [context + 4n, D], plan [4n, M] and prompt put it: [1, C, n, h, w]."""
+        if self.animator is None:
+            return None
+        heard = tokens[-len(plan) - self.animator.config.token_window + 1 :]
+        keypoints = self.animator.points(heard[None], plan[None], state.text, state.reference_keypoints[None])
+        return self._moved(state.lr_picture, keypoints[0], state)
+
+    def _moved(self, picture: Tensor, keypoints: Tensor, state: ChunkState) -> Tensor | None:
+        """Latents [1, C, n, h, w] of a reference picture [1, 3, H, W] moved to keypoints [4n, 143, 3]."""
+        if self.animator is None:
+            return None
+        moved = self.animator.move(picture, state.reference_keypoints[None], keypoints[None])
+        return self.vae.encode_groups(moved)
+
     def _refine(
         self, lr_latents: Tensor, keypoints: Tensor, new: int, state: ChunkState, sampling: SamplingConfig
     ) -> Tensor:
-        """New LR latents [1, C, n, h, w] and keypoints [4n, 143, 3] → new HR latents [1, C, n, 2h, 2w]."""
+        """New LR latents [1, C, n, h, w] and keypoints [4n, 143, 3] → new HR latents [1, C, n, 2h, 2w].
+
+        After a chunk that was not refined it starts afresh from the reference, as in a stream's first chunk: encoding
+        the enlarged frames as motion latents measured 1 dB worse on the first weights (and the decoder's memory, left
+        as it was, makes no difference above 50 dB).
+        """
         motion_latents = 0 if state.hr_motion is None else state.hr_motion.shape[2]
         frames = 1 + motion_latents + new
-        if state.lr_motion is not None:
-            lr_latents = torch.cat([state.lr_motion, lr_latents], dim=2)
+        if motion_latents and state.lr_motion is not None:
+            lr_latents = torch.cat([state.lr_motion[:, :, -motion_latents:], lr_latents], dim=2)
         with self._timed(state, "low_pass"):
             seeds = self._latent_seeds(state, motion_latents + new, first=-motion_latents, stream=1)
             rows = lr_latents[0].transpose(0, 1).unsqueeze(2)  # a row a latent: its noise is its own
@@ -249,14 +375,16 @@ class AvatarPipeline:
             points = [state.reference_keypoints.expand(_FRAMES_PER_LATENT, -1, -1)]
             points += [] if state.motion_keypoints is None else [state.motion_keypoints]
             tokens = pose_tokens(torch.cat([*points, keypoints])[None], *self.preset.lr_latent_size)
+        with self._timed(state, "animator"):
+            base = self._moved(state.hr_picture, keypoints, state)
         prefix = [state.hr_reference] + ([state.hr_motion] if state.hr_motion is not None else [])
 
         def denoise(latents: Tensor, t: Tensor) -> Tensor:
             window = torch.cat([*prefix, latents], dim=2)
             timesteps = torch.cat([t.new_ones(1, frames - new), t[:, None].expand(-1, new)], dim=1)
-            denoised = self.refiner(window, timesteps, new, degraded, tokens)
+            denoised = self.refiner(window, timesteps, new, degraded, tokens, base)
             if sampling.pose_guidance != 1:
-                without = self.refiner(window, timesteps, new, degraded, torch.zeros_like(tokens))
+                without = self.refiner(window, timesteps, new, degraded, torch.zeros_like(tokens), base)
                 denoised = guided(denoised, without, sampling.pose_guidance)
             return denoised
 
@@ -273,6 +401,25 @@ class AvatarPipeline:
         shape = (new, like.shape[1], *like.shape[3:])
         noise = standard_normal(shape, self._latent_seeds(state, new, 0, stream), device=self.device)
         return noise.transpose(0, 1)[None]
+
+
+def _new_latents(samples: Tensor) -> int:
+    """n of a chunk of n·2560 samples.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    new, rest = divmod(samples.shape[0], _FRAMES_PER_LATENT * SAMPLES_PER_FRAME)
+    if rest or not 1 <= new <= 6:
+        raise ValueError(
+            f"samples must be 1 … 6 times {_FRAMES_PER_LATENT * SAMPLES_PER_FRAME}, got {samples.shape[0]}"
+        )
+    return new
+
+
+def _check_energy(motion_energy: float) -> None:
+    if not 0 <= motion_energy <= 2:
+        raise ValueError(f"motion_energy must be within 0 … 2, got {motion_energy}")
 
 
 def _last(before: Tensor | None, latents: Tensor, count: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from models.configs import (
+    AnimatorConfig,
     AudioEncoderConfig,
     LRA2VConfig,
     PoseConfig,
@@ -16,16 +17,8 @@ from models.configs import (
 
 
 def presenter_256() -> Preset:
-    """Real time on two CPU cores: LR 128², HR 256²; the shipped weights.
-
-    One LR step with guidance: without it the mouth opens less than half as far as it should.
-    """
-    return Preset(
-        name="presenter-256",
-        lr_size=(128, 128),
-        hr_size=(256, 256),
-        sampling=SamplingConfig(audio_guidance=2.2),
-    )
+    """Real time on two CPU cores: LR 128², HR 256²; the shipped weights."""
+    return Preset(name="presenter-256", lr_size=(128, 128), hr_size=(256, 256))
 
 
 def presenter_512() -> Preset:
@@ -58,6 +51,7 @@ def paper_720p() -> Preset:
             motion_dim=0,
             prediction="velocity",
         ),
+        animator=None,
         refiner=RefinerConfig(
             transformer=TransformerConfig(width=1792, layers=28, heads=28, prefix_causal=True), prediction="velocity"
         ),
@@ -79,6 +73,9 @@ def tiny() -> Preset:
             transformer=TransformerConfig(width=32, layers=2, heads=2), audio_width=16, features=8, text_width=8
         ),
         pose=PoseConfig(hidden=16, coarse_size=16, mouth_crop=(12, 16)),
+        animator=AnimatorConfig(
+            points_width=16, flow_cells=12, flow_width=16, audio_width=16, text_tokens=2, text_width=8
+        ),
         refiner=RefinerConfig(
             transformer=TransformerConfig(width=32, layers=2, heads=2, attention_window=2), features=8
         ),

@@ -24,15 +24,16 @@ def upsample_latents(latents: Tensor) -> Tensor:
 class PGRefiner(nn.Module):
     """Window [reference | m motion | n noisy] + degraded LR latents (Eq. 5) + pose tokens → denoised HR latents.
 
-    Degraded latents and the reference are further channels of the window; pose tokens are added to the tokens
-    one to one. The output is reference + residual.
+    Degraded latents, the reference and the base are further channels of the window; pose tokens are added to the
+    tokens one to one. The output is the base plus a residual; the base is the reference moved by the animator to the
+    keypoints that were read off the small frames, or the reference itself.
     """
 
     def __init__(self, config: RefinerConfig) -> None:
         super().__init__()
         self.config = config
         width = config.transformer.width
-        self.stem = LatentStem(3 * config.latent_channels, config.features, width)
+        self.stem = LatentStem(4 * config.latent_channels, config.features, width)
         self.roles = nn.Parameter(torch.randn(3, width) * 0.02)
         self.time = nn.Sequential(nn.Linear(_TIME_DIM, width), nn.SiLU(), nn.Linear(width, width))
         self.pose = nn.Linear(config.pose_token_dim, width)
@@ -41,7 +42,15 @@ class PGRefiner(nn.Module):
         self.head = LatentHead(width, config.features, config.latent_channels)
         nn.init.zeros_(self.modulation.weight)
 
-    def forward(self, window: Tensor, timesteps: Tensor, new: int, degraded: Tensor, pose_tokens: Tensor) -> Tensor:
+    def forward(
+        self,
+        window: Tensor,
+        timesteps: Tensor,
+        new: int,
+        degraded: Tensor,
+        pose_tokens: Tensor,
+        base: Tensor | None = None,
+    ) -> Tensor:
         """Predict the clean new latents.
 
         Args:
@@ -50,6 +59,7 @@ class PGRefiner(nn.Module):
             new: n, latents to predict at the end of the window.
             degraded: [B, C, 1 + m + n, H, W] LPF(z_lr) + α·ε on the HR grid (Eq. 5); zeros where dropped.
             pose_tokens: [B, 1 + m + n, H/2·W/2, pose_token_dim]; zeros where dropped.
+            base: [B, C, n, H, W], what the new latents are a change of; None: the reference.
 
         Returns:
             denoised latents [B, C, n, H, W].
@@ -57,7 +67,9 @@ class PGRefiner(nn.Module):
         frames, height, width = window.shape[2:]
         reference = window[:, :, :1]
         scaled = window * timesteps[:, None, :, None, None]  # pure noise says nothing: at t = 0 none comes in
-        tokens, features = self.stem(torch.cat([scaled, degraded, reference.expand_as(window)], dim=1))
+        base = reference.expand(-1, -1, new, -1, -1) if base is None else base
+        bases = torch.cat([window[:, :, : frames - new], base], dim=2)
+        tokens, features = self.stem(torch.cat([scaled, degraded, reference.expand_as(window), bases], dim=1))
         roles = torch.full((frames,), _MOTION, device=window.device)
         roles[0], roles[frames - new :] = _REFERENCE, _NEW
         tokens = tokens + self.roles[roles][None, :, None] + self.pose(pose_tokens)
@@ -70,6 +82,6 @@ class PGRefiner(nn.Module):
             tokens = block(tokens, modulation, rope, grid, frames - new)
         change = self.head(tokens[:, frames - new :], features[:, :, frames - new :])
         if self.config.prediction == "denoised":
-            return reference + change
+            return base + change
         remaining = (1 - timesteps[:, None, frames - new :, None, None]).to(change.dtype)
         return window[:, :, frames - new :] + remaining * change

@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass, field, fields
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from models.conditions import AudioState
+from models.motion import ramped_energy
 from models.vae import DecoderCache
 
 
@@ -16,7 +18,8 @@ from models.vae import DecoderCache
 class ChunkState:
     """State of one stream; `AvatarPipeline.step` returns the next one and leaves this one as it was.
 
-    Latents are normalised. m is 0 before the first chunk and the preset's `motion_latents` after it.
+    Latents are normalised. m is 0 before the first chunk and the preset's `motion_latents` after it; HR motion and
+    keypoints are None too after a chunk that was not refined.
     """
 
     seed: int
@@ -24,6 +27,8 @@ class ChunkState:
     frame_index: int  # media time of the next frame to come out, in frames; negative during the look-ahead
     latent_index: int  # latents made so far, without the reference
     text: Tensor  # [1, Lt, text_width]
+    lr_picture: Tensor  # [1, 3, 8h, 8w] in 0 … 1, the reference
+    hr_picture: Tensor  # [1, 3, 16h, 16w]
     lr_reference: Tensor  # [1, C, 1, h, w]
     hr_reference: Tensor  # [1, C, 1, 2h, 2w]
     reference_keypoints: Tensor  # [143, 3], background included
@@ -34,8 +39,15 @@ class ChunkState:
     motion_keypoints: Tensor | None = None  # [4m, 143, 3]
     lr_cache: DecoderCache | None = None
     hr_cache: DecoderCache | None = None
-    motion_energy: float = 1.0
+    motion_index: int = 0  # frame of the motion plan that is shown next; stands still while frames are held
+    motion_energy: float = 1.0  # that is aimed at
+    energy_before: float = 1.0  # that it comes from
+    energy_changed: int | None = None  # motion_index of the change; None: never
     stage_ms: dict[str, float] = field(default_factory=dict)  # milliseconds so far, by stage
+
+    def energies(self, first: int, count: int) -> np.ndarray:
+        """Motion energy [count] of the frames from `first` of the motion plan on."""
+        return ramped_energy(first, count, self.energy_before, self.motion_energy, self.energy_changed)
 
     def copy(self) -> ChunkState:
         """An independent copy."""

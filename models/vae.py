@@ -80,8 +80,10 @@ class Decoder(nn.Module):
         self.output = nn.Conv2d(config.detail_width, 48, 3, padding=1)
         start_at_zero(self.output)
 
-    def forward(self, latents: Tensor, cache: DecoderCache | None) -> tuple[Tensor, DecoderCache]:
-        """Latents [B, C, T, h, w], not normalised → (frames [B, 4T, 3, 8h, 8w] in -1 … 1, cache)."""
+    def forward(
+        self, latents: Tensor, cache: DecoderCache | None, frame_step: int = 1
+    ) -> tuple[Tensor, DecoderCache]:
+        """Latents [B, C, T, h, w], not normalised → (frames [B, 4T / frame_step, 3, 8h, 8w] in -1 … 1, cache)."""
         batch = latents.shape[0]
         flat = rearrange(latents, "b c t h w -> (b t) c h w")
         hidden = self.input(flat)
@@ -90,14 +92,14 @@ class Decoder(nn.Module):
             memory = None if cache is None else cache[index]
             hidden, memory = block(hidden, batch, memory)
             carried.append(memory)
-        hidden = self.to_frames(activation(hidden))
-        hidden = self.frame_block(rearrange(hidden, "g (f c) h w -> (g f) c h w", f=_FRAMES))
+        hidden = rearrange(self.to_frames(activation(hidden)), "g (f c) h w -> g f c h w", f=_FRAMES)[:, ::frame_step]
+        hidden = self.frame_block(hidden.flatten(0, 1))
         hidden = F.pixel_shuffle(self.to_detail(hidden), 2)
         for block in self.detail:
             hidden = block(hidden)
         residual = F.pixel_shuffle(self.output(activation(hidden)), 4)
-        frames = rearrange(self.linear(flat), "g (f c) h w -> (g f) c h w", f=_FRAMES) + residual
-        return frames.unflatten(0, (batch, -1)), tuple(carried)
+        linear = rearrange(self.linear(flat), "g (f c) h w -> g f c h w", f=_FRAMES)[:, ::frame_step]
+        return (linear.flatten(0, 1) + residual).unflatten(0, (batch, -1)), tuple(carried)
 
 
 class CausalVAE(nn.Module):
@@ -138,19 +140,25 @@ class CausalVAE(nn.Module):
         """Latents [B, C, 1 + k, h, w], the first of one frame → frames [B, 1 + 4k, 3, 8h, 8w], near 0 … 1."""
         return self.decode_chunk(latents, None)[0]
 
-    def decode_chunk(self, latents: Tensor, cache: DecoderCache | None) -> tuple[Tensor, DecoderCache]:
+    def decode_chunk(
+        self, latents: Tensor, cache: DecoderCache | None, is_half_rate: bool = False
+    ) -> tuple[Tensor, DecoderCache]:
         """Decode the next T latents of a stream.
 
         Args:
             latents: [B, C, T, h, w], normalised.
             cache: what the call before returned; None at the start, where the first latent is one frame.
+            is_half_rate: decode the first and third frame of each latent, and give each of them twice.
 
         Returns:
-            frames [B, 4T, 3, 8h, 8w] (three fewer at the start), near 0 … 1 and not clipped, and the cache.
+            frames [B, 4T, 3, 8h, 8w] (three fewer at the start), near 0 … 1 and not clipped, and the cache, which
+            is the same at either rate.
         """
         latents = latents * self._channels(self.latent_std) + self._channels(self.latent_mean)
-        frames, carried = self.decoder(latents, cache)
+        frames, carried = self.decoder(latents, cache, 2 if is_half_rate else 1)
         frames = frames * 0.5 + 0.5
+        if is_half_rate:
+            frames = frames.repeat_interleave(2, dim=1)
         return (frames[:, _FRAMES - 1 :] if cache is None else frames), carried
 
     @staticmethod

@@ -95,14 +95,16 @@ first)
     recipe pose & jobs=($!)
     recipe latents & jobs+=($!)
     wait_all "${jobs[@]}"
+    recipe animator,animated
     "$python" -m training.pack --results "$runs/weights" --out "$out" --name weights-first
     ;;
 second)
     export OMP_NUM_THREADS=2
     recipe lr_a2v,lr_few_step & jobs=($!)
-    recipe refiner,refiner_one_step & jobs+=($!)
+    recipe refiner & jobs+=($!)
     recipe vae_decoder & jobs+=($!)
     wait_all "${jobs[@]}"
+    recipe generated,refiner_one_step  # on small latents of LR-A2V's making: after it
     "$python" -m training.pack --results "$runs/weights" --out "$out" --name weights-second
     recipe export,archives
     cp "$runs"/archives/*.tar "$out/"

@@ -118,6 +118,8 @@ class TakeLatents:
 def load_latents(folder: Path, heldout: bool, device: str = "cpu") -> list[TakeLatents]:
     """All takes of a latents folder, their tensors on a device: windows are then cut where they are used.
 
+    With the bases of `training.animated` where they were made.
+
     Raises:
         ValueError: if there are none.
     """
@@ -127,14 +129,47 @@ def load_latents(folder: Path, heldout: bool, device: str = "cpu") -> list[TakeL
         if ("_heldout_" in path.name) != heldout:
             continue
         about = json.loads(path.with_suffix(".json").read_text())
+        tensors = load_file(path, device)
+        animated = folder / "animated" / path.name
+        if animated.is_file():
+            tensors |= load_file(animated, device)
         found.append(
-            TakeLatents(
-                path.stem, about["presenter"], about["prompt"], load_file(path, device), references[about["presenter"]]
-            )
+            TakeLatents(path.stem, about["presenter"], about["prompt"], tensors, references[about["presenter"]])
         )
     if not found:
         raise ValueError(f"{folder} holds no {'held-out' if heldout else 'training'} latents")
     return found
+
+
+class Streams:
+    """Where a batch of streams is in the takes: each goes on where its last window ended, as it does when it serves.
+
+    What a model made of one window is then there as the motion latents of the next, so that it learns on what it
+    will be given and not on the truth, which it will not have.
+
+    Attributes:
+        takes: int64 [size], on the host. next: int64 [size], first new latent of each stream's next window.
+        is_fresh: bool [size]; streams that were just put somewhere else, whose last window is not there.
+    """
+
+    def __init__(self, counts: np.ndarray, size: int, motion_latents: int, restart_share: float) -> None:
+        self.counts, self.motion_latents, self.restart_share = counts, motion_latents, restart_share
+        self.takes, self.next = np.zeros(size, np.int64), np.zeros(size, np.int64)
+        self.is_fresh = np.ones(size, bool)
+
+    def place(self, rng: np.random.Generator, new: int) -> None:
+        """Put fresh streams, a share of the others, and those whose take has no `new` latents left, anywhere else."""
+        self.is_fresh |= self.next + new > self.counts[self.takes]
+        self.is_fresh |= rng.random(len(self.takes)) < self.restart_share
+        takes = rng.integers(len(self.counts), size=len(self.takes))
+        starts = rng.integers(self.motion_latents, self.counts[takes] - new + 1)
+        self.takes = np.where(self.is_fresh, takes, self.takes)
+        self.next = np.where(self.is_fresh, starts, self.next)
+
+    def advance(self, new: int) -> None:
+        """Go on behind a window of `new` latents."""
+        self.next = self.next + new
+        self.is_fresh[:] = False
 
 
 class TakeBank:
@@ -143,8 +178,10 @@ class TakeBank:
     N takes, L latents in all, F = 4L frames, P presenters, R further references a take; all on one device.
 
     Attributes:
-        latents: "lr" and "hr", float16 [L, C, h, w].
-        tokens, motion, keypoints: [F, …].
+        latents: "lr" and "hr", float16 [L, C, h, w]; "base_lr", "base_hr" and "shown_lr" where the animator's bases
+            were made: see `training.animated`.
+        seen: [F, 143, 3], keypoints as the pose estimator reads them; the exact ones where there are no bases.
+        tokens, motion, keypoints, closure: [F, …].
         references: "lr", "hr" [P, C, h, w] and "keypoints" [P, 143, 3] of the presenters' neutral pictures.
         further: "lr", "hr" [N, R, C, h, w], "motion" [N, R, M] and "keypoints" [N, R, 143, 3] of other frames.
         presenters: int64 [N], index of each take's presenter.
@@ -166,33 +203,37 @@ class TakeBank:
         def stacked(name: str) -> Tensor:
             return torch.stack([take.tensors[name] for take in takes])
 
-        self.latents = {kind: behind(kind, 1).transpose(0, 1).contiguous() for kind in ("lr", "hr")}
-        self.tokens, self.motion, self.keypoints = (behind(name) for name in ("tokens", "motion", "keypoints"))
-        frames = [len(values) for values in (self.tokens, self.motion, self.keypoints)]
+        kinds = [kind for kind in ("lr", "hr", "base_lr", "base_hr", "shown_lr") if kind in takes[0].tensors]
+        self.latents = {kind: behind(kind, 1).transpose(0, 1).contiguous() for kind in kinds}
+        self.tokens, self.motion, self.keypoints, self.closure = (
+            behind(name) for name in ("tokens", "motion", "keypoints", "closure")
+        )
+        self.seen = behind("seen") if "seen" in takes[0].tensors else self.keypoints
+        frames = [len(values) for values in (self.tokens, self.motion, self.keypoints, self.closure)]
         if set(frames) != {4 * int(self.counts.sum())}:
-            raise ValueError(f"{self.counts.sum()} latents, but tokens, motion and keypoints of {frames} frames")
+            raise ValueError(f"{self.counts.sum()} latents, but tokens, motion, keypoints, closure of {frames} frames")
         self.references = {kind: torch.stack([of_presenter[n][kind] for n in names]) for kind in ("lr", "hr")}
         self.references = {kind: reference[:, :, 0] for kind, reference in self.references.items()}
         self.references["keypoints"] = torch.stack([of_presenter[name]["keypoints"] for name in names])
         self.further = {kind: stacked(f"reference_{kind}").transpose(1, 2) for kind in ("lr", "hr")}
         self.further |= {kind: stacked(f"reference_{kind}") for kind in ("motion", "keypoints")}
 
-    def draw(self, rng: np.random.Generator, size: int, before: int, new: int) -> tuple[Tensor, np.ndarray, Tensor]:
-        """Random windows of `before` latents and `new` ones.
-
-        Returns:
-            takes, int64 [size], on the device and on the host; first latents of the windows in them, int64 [size].
-        """
-        takes = rng.integers(len(self.counts), size=size)
-        starts = rng.integers(0, self.counts[takes] - before - new + 1)
-        index = torch.from_numpy(np.stack([takes, starts])).to(self.device)
-        return index[0], takes, index[1]
+    def index(self, streams: Streams, before: int) -> tuple[Tensor, Tensor]:
+        """Takes and first latents, int64 [size] each, of the streams' windows with `before` latents in front."""
+        index = torch.from_numpy(np.stack([streams.takes, streams.next - before])).to(self.device)
+        return index[0], index[1]
 
     def windows(self, values: Tensor, takes: Tensor, first: Tensor, count: int) -> Tensor:
         """Values [L or F, …] of latents or frames → float32 [B, count or 4·count, …] from latents `first` on."""
         scale = len(values) // len(self.latents["lr"])
         steps = torch.arange(scale * count, device=self.device)
         return values[(scale * (self.starts[takes] + first))[:, None] + steps].float()
+
+    def base(self, kind: str, takes: Tensor, first: Tensor, count: int) -> Tensor | None:
+        """Bases "lr" or "hr", float32 [B, C, count, h, w], of latents `first` on; None where they were not made."""
+        if f"base_{kind}" not in self.latents:
+            return None
+        return self.windows(self.latents[f"base_{kind}"], takes, first, count).transpose(1, 2)
 
     def audio_windows(self, takes: Tensor, first: Tensor, count: int, window: int) -> Tensor:
         """Tokens → [B, count, window, D] for latents first, first + 1, …; the first token of a take repeats."""
@@ -209,6 +250,21 @@ class TakeBank:
         """Which reference each window has, int64 [size]: -1, the neutral one, with a share of `neutral`."""
         picks = rng.integers(self.further["lr"].shape[1], size=size)
         return torch.from_numpy(np.where(rng.random(size) < neutral, -1, picks)).to(self.device)
+
+
+def own_motion_latents(made: Tensor | None, truth: Tensor, is_fresh: Tensor) -> Tensor:
+    """Motion latents [B, C, m, h, w]: what the model made of the window before; the truth where there was none."""
+    if made is None or not truth.shape[2]:
+        return truth
+    return torch.where(is_fresh[:, None, None, None, None], truth, made[:, :, -truth.shape[2] :])
+
+
+def shaken(motion_latents: Tensor, deviation: float) -> Tensor:
+    """Motion latents [B, …] with noise of up to a deviation in 60 % of the rows."""
+    if not deviation:
+        return motion_latents
+    share = torch.rand(len(motion_latents), 1, 1, 1, 1, device=motion_latents.device)
+    return motion_latents + deviation * share * (torch.rand_like(share) < 0.6) * torch.randn_like(motion_latents)
 
 
 def region_weights(keypoints: Tensor, points: slice, size: int, radius: float) -> Tensor:

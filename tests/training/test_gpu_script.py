@@ -54,11 +54,12 @@ def test_the_four_steps_do_everything_in_order(step):
     status, output, calls = step("first")
     assert status == 0, output
     vae, audio, pose, latents = (called(calls, f"--stages {name}")[0] for name in ("vae", "audio", "pose", "latents"))
-    assert max(vae, audio) < min(pose, latents) and called(calls, "--name weights-first")
+    animator = called(calls, "--stages animator,animated")[0]
+    assert max(vae, audio) < min(pose, latents) < max(pose, latents) < animator < called(calls, "weights-first")[0]
 
     status, output, calls = step("second")
     assert status == 0, output
-    for stages in ("lr_a2v,lr_few_step", "refiner,refiner_one_step", "vae_decoder", "export,archives"):
+    for stages in ("lr_a2v,lr_few_step", "refiner", "generated,refiner_one_step", "vae_decoder", "export,archives"):
         assert called(calls, f"--stages {stages}")
     assert (step.folder / "out" / "weights-1.tar").is_file()
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from training.latents import TakeBank, TakeLatents
+from training.latents import Streams, TakeBank, TakeLatents, own_motion_latents
 from training.train_refiner import crops
 
 
@@ -23,6 +23,7 @@ def take(name: str, presenter: str, latents: int, seed: int) -> TakeLatents:
         "tokens": torch.randn(frames, 6).half(),
         "motion": torch.randn(frames, 5),
         "keypoints": torch.rand(frames, 143, 3),
+        "closure": torch.zeros(frames),
     }
     torch.manual_seed(sum(presenter.encode()))
     reference = {"lr": torch.randn(3, 1, 4, 4).half(), "hr": torch.randn(3, 1, 8, 8).half()}
@@ -61,17 +62,50 @@ def test_references_are_the_presenters_own_or_another_frame_of_the_take(takes):
     torch.testing.assert_close(found[2], found[0])
 
 
-def test_drawn_windows_stay_inside_and_reach_both_ends(takes):
-    bank, rng = TakeBank(takes), np.random.default_rng(0)
-    picks, there, first = bank.draw(rng, 400, 1, 3)
-    last = torch.tensor(bank.counts)[picks] - 4
-    assert first.min() == 0 and (first <= last).all() and (first == last).any()
-    np.testing.assert_array_equal(picks.numpy(), there)
+def test_streams_stay_inside_their_takes_and_reach_both_ends():
+    counts, rng = np.array([7, 9, 6]), np.random.default_rng(0)
+    streams = Streams(counts, 400, motion_latents=1, restart_share=0.0)
+    streams.place(rng, 3)
+    assert streams.next.min() == 1 and (streams.next + 3 <= counts[streams.takes]).all()
+    assert (streams.next + 3 == counts[streams.takes]).any()
+
+
+def test_streams_go_on_where_they_ended_until_their_take_is_over():
+    counts, rng = np.array([7, 9, 6]), np.random.default_rng(1)
+    streams = Streams(counts, 50, motion_latents=1, restart_share=0.0)
+    streams.place(rng, 2)
+    takes, ends = streams.takes.copy(), streams.next + 2
+    streams.advance(2)
+    streams.place(rng, 2)
+    is_over = ends + 2 > counts[takes]
+    np.testing.assert_array_equal(streams.is_fresh, is_over)
+    np.testing.assert_array_equal(streams.takes[~is_over], takes[~is_over])
+    np.testing.assert_array_equal(streams.next[~is_over], ends[~is_over])
+    assert is_over.any() and not is_over.all()
+
+
+def test_a_share_of_streams_is_put_elsewhere():
+    streams = Streams(np.array([1000]), 2000, motion_latents=1, restart_share=0.25)
+    rng = np.random.default_rng(2)
+    streams.place(rng, 2)
+    streams.advance(2)
+    streams.place(rng, 2)
+    assert 0.2 < streams.is_fresh.mean() < 0.3
+
+
+def test_motion_latents_are_the_models_own_but_for_fresh_streams():
+    made, truth = torch.randn(3, 2, 2, 4, 4), torch.randn(3, 2, 1, 4, 4)
+    fresh = torch.tensor([False, True, False])
+    found = own_motion_latents(made, truth, fresh)
+    torch.testing.assert_close(found[[0, 2]], made[[0, 2], :, -1:])
+    torch.testing.assert_close(found[1], truth[1])
+    assert own_motion_latents(None, truth, fresh) is truth
+    assert own_motion_latents(made, truth[:, :, :0], fresh).shape[2] == 0
 
 
 def test_a_take_with_too_little_sound_is_refused(takes):
     takes[1].tensors["tokens"] = takes[1].tensors["tokens"][:-1]
-    with pytest.raises(ValueError, match=r"22 latents.*\[87, 88, 88\]"):
+    with pytest.raises(ValueError, match=r"22 latents.*\[87, 88, 88, 88\]"):
         TakeBank(takes)
 
 

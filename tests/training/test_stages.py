@@ -13,7 +13,7 @@ from models import checkpoints
 from models.pipeline import AvatarPipeline
 from models.presets import preset
 from tests.training.toy_data import write_toy_data
-from training import latents, train_lr_a2v, train_pose, train_refiner, train_vae
+from training import animated, latents, train_animator, train_lr_a2v, train_pose, train_refiner, train_vae
 
 CONFIGS = Path("training/configs")
 QUICK = ["preset=tiny", "loop.minutes=0.02", "loop.report_seconds=0.5"]
@@ -55,10 +55,18 @@ def test_stages_one_after_the_other_give_a_pipeline(folder, monkeypatch, capsys)
     keep(folder, "pose")
     paths = [f"--data={folder}/data", f"--weights={folder}/weights", f"--out={folder}/latents"]
     run(monkeypatch, latents, *paths, "--preset=tiny")
-    run(monkeypatch, train_lr_a2v, str(CONFIGS / "lr_a2v.yaml"), encoded, f"out={folder}/lr", *QUICK)
+    run(monkeypatch, train_animator, str(CONFIGS / "animator.yaml"), data, encoded, f"out={folder}/animator", *QUICK)
+    assert last_figures(folder, "animator")["moved_psnr"] > last_figures(folder, "animator")["still_psnr"]
+    keep(folder, "animator")
+    run(monkeypatch, animated, f"--latents={folder}/latents", *paths[:2], "--preset=tiny")
+    text = f"text={folder}/weights"
+    run(monkeypatch, train_lr_a2v, str(CONFIGS / "lr_a2v.yaml"), encoded, f"out={folder}/lr", text, *QUICK)
     assert 0 < last_figures(folder, "lr")["error"] < 10
     keep(folder, "lr")
-    few = [f"out={folder}/few", f"start={folder}/weights", *QUICK]
+    run(monkeypatch, animated, f"--latents={folder}/latents", *paths[:2], "--preset=tiny", "--generated-share=0.5")
+    shown = [take.tensors["shown_lr"].equal(take.tensors["lr"]) for take in animated.all_takes(folder / "latents")]
+    assert sorted(shown) == [False, True, True]
+    few = [f"out={folder}/few", f"start={folder}/weights", text, *QUICK]
     run(monkeypatch, train_lr_a2v, str(CONFIGS / "lr_few_step.yaml"), encoded, *few)
     small = ["crop=4", *QUICK]
     run(monkeypatch, train_refiner, str(CONFIGS / "refiner.yaml"), encoded, f"out={folder}/refiner", *small)
