@@ -12,7 +12,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 RUNTIME := $(VENV)/.runtime-installed
 DEVELOPMENT := $(VENV)/.development-installed
 
-.PHONY: install install-dev demo test lint clean
+HOST ?= 127.0.0.1
+PORT ?= 8080
+
+.PHONY: install install-dev demo serve test lint clean
 
 install: $(RUNTIME)
 install-dev: $(DEVELOPMENT)
@@ -26,16 +29,19 @@ $(BIN)/python:
 # Torch first: once its CPU build is there, nothing below pulls another.
 $(RUNTIME): pyproject.toml | $(BIN)/python
 	$(PIP) install "$(TORCH)"
-	$(PIP) install --editable ".[say]"
+	$(PIP) install --editable ".[say,serve]"
 	@touch $@
 
 $(DEVELOPMENT): pyproject.toml $(RUNTIME)
-	$(PIP) install --editable ".[say,kernels,training,evaluation,dev]"
-	.ci/system-packages libegl1 libegl-mesa0 libgl1 libgl1-mesa-dri
+	$(PIP) install --editable ".[say,serve,kernels,training,evaluation,dev]"
+	.ci/system-packages libegl1 libegl-mesa0 libgl1 libgl1-mesa-dri chromium
 	@touch $@
 
 demo: $(RUNTIME)
 	@$(BIN)/python -m streamer.demo --folder $(OUT)
+
+serve: $(RUNTIME)
+	@$(BIN)/infinity-avatar serve --host $(HOST) --port $(PORT)
 
 lint: $(DEVELOPMENT)
 	$(BIN)/ruff check .

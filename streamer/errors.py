@@ -7,7 +7,12 @@ AvatarError
 │   ├── TextError           nothing to say, or too much
 │   └── UnknownAvatarError  a name that is not in the gallery
 ├── OutputError             the result cannot be written
-└── MissingExtraError       an optional part of the package is not installed
+├── MissingExtraError       an optional part of the package is not installed
+├── ProtocolError           a message, an SDP or a request that cannot be used
+├── SessionError            a session or connection that is not there, or not in a state for what was asked
+├── CapacityError           no room for another session; try again later
+└── EngineError             the engine process cannot be started, or does not answer
+    └── EngineLost          it died while it was working on this; it is started again
 """
 
 from __future__ import annotations
@@ -47,3 +52,35 @@ class OutputError(AvatarError):
 
 class MissingExtraError(AvatarError):
     """An optional dependency is not installed; the message names the extra."""
+
+
+class ProtocolError(AvatarError):
+    """A message, an SDP or a request cannot be used; `code` is the protocol's word for it."""
+
+    def __init__(self, message: str, code: str = "bad_message"):
+        super().__init__(message)
+        self.code = code
+
+
+class SessionError(AvatarError):
+    """There is no such session or connection, or it cannot do that now; `code` as in `ProtocolError`."""
+
+    def __init__(self, message: str, code: str = "unknown_session"):
+        super().__init__(message)
+        self.code = code
+
+
+class CapacityError(AvatarError):
+    """No room for another session; asking again after `retry_after_s` may do."""
+
+    def __init__(self, message: str, retry_after_s: int = 10):
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class EngineError(AvatarError):
+    """The engine process cannot be started, or does not answer."""
+
+
+class EngineLost(EngineError):
+    """The engine died while it was working on this; it is started again."""

@@ -1,0 +1,128 @@
+"""What the worker asks of a pipeline, and the real one behind it. Torch is imported only when one is made."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from streamer.engine.config import EngineConfig
+from streamer.engine.ladder import MADE_RUNGS, Rung
+
+if TYPE_CHECKING:
+    from models.configs import SamplingConfig
+
+
+class Backend(Protocol):
+    """`AvatarPipeline` in numpy: sound in, uint8 pictures out. States are opaque but for `frame_index`."""
+
+    @property
+    def fps(self) -> int: ...
+
+    @property
+    def sample_rate(self) -> int: ...
+
+    @property
+    def frame_size(self) -> tuple[int, int]: ...
+
+    @property
+    def delay_frames(self) -> int: ...
+
+    def start(
+        self, reference: np.ndarray, prompt: str, seed: int, chunk_latents: int, motion_energy: float, first_frame: int
+    ) -> Any: ...
+
+    def step(self, samples: np.ndarray, state: Any, rung: Rung) -> tuple[np.ndarray, Any, dict[str, float]]:
+        """Pictures uint8 [4n, H, W, 3], writable, the next state, and milliseconds of this step by stage."""
+        ...
+
+    def hold(self, samples: np.ndarray, state: Any) -> Any: ...
+
+    def set_prompt(self, state: Any, prompt: str | None, motion_energy: float | None) -> Any: ...
+
+    def set_reference(self, state: Any, reference: np.ndarray) -> Any: ...
+
+
+def make_backend(config: EngineConfig) -> Backend:
+    """The backend a configuration asks for; loads its weights.
+
+    Raises:
+        ValueError, CheckpointError: as `AvatarPipeline.load`.
+    """
+    if config.pipeline == "test-pattern":
+        from streamer.engine.pattern import PatternBackend
+
+        return PatternBackend(config.pattern_size, config.pattern_step_ms)
+    return AvatarBackend(config)
+
+
+class AvatarBackend:
+    """`AvatarPipeline` behind the worker's calls."""
+
+    def __init__(self, config: EngineConfig) -> None:
+        # Threads of libgomp that spin while they wait make a chunk take seconds instead of half a one as soon as
+        # anything else wants the same cores. It reads this when it is loaded.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        import torch
+
+        from models.pipeline import AvatarPipeline
+
+        if config.threads is not None:
+            torch.set_num_threads(config.threads)
+        self._torch = torch
+        self._pipeline = AvatarPipeline.load(config.preset, config.weights, config.device)
+        own = self._pipeline.preset.sampling
+        self._samplings: dict[Rung, SamplingConfig] = {rung: rung_sampling(own, rung) for rung in MADE_RUNGS}
+
+    @property
+    def fps(self) -> int:
+        return self._pipeline.fps
+
+    @property
+    def sample_rate(self) -> int:
+        return self._pipeline.sample_rate
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        return self._pipeline.frame_size
+
+    @property
+    def delay_frames(self) -> int:
+        return self._pipeline.delay_frames
+
+    def start(
+        self, reference: np.ndarray, prompt: str, seed: int, chunk_latents: int, motion_energy: float, first_frame: int
+    ) -> Any:
+        picture = self._torch.tensor(reference)
+        return self._pipeline.start(picture, prompt, seed, chunk_latents, motion_energy, first_frame)
+
+    def step(self, samples: np.ndarray, state: Any, rung: Rung) -> tuple[np.ndarray, Any, dict[str, float]]:
+        state = dataclasses.replace(state, stage_ms={})
+        frames, state = self._pipeline.step(self._torch.tensor(samples), state, self._samplings[rung])
+        scaled = frames.to(self._torch.float32).mul(255.0).add_(0.5).to(self._torch.uint8)
+        return scaled.permute(0, 2, 3, 1).contiguous().cpu().numpy(), state, state.stage_ms
+
+    def hold(self, samples: np.ndarray, state: Any) -> Any:
+        return self._pipeline.hold(self._torch.tensor(samples), state)
+
+    def set_prompt(self, state: Any, prompt: str | None, motion_energy: float | None) -> Any:
+        return self._pipeline.set_prompt(state, prompt, motion_energy)
+
+    def set_reference(self, state: Any, reference: np.ndarray) -> Any:
+        return self._pipeline.set_reference(state, self._torch.tensor(reference))
+
+
+def rung_sampling(own: SamplingConfig, rung: Rung) -> SamplingConfig:
+    """A preset's own sampling, with what a rung leaves out left out."""
+    if rung is Rung.FULL:
+        return own
+    return dataclasses.replace(
+        own,
+        lr_steps=max(1, own.lr_steps // 2),
+        audio_guidance=1.0,
+        text_guidance=1.0,
+        is_refined=own.is_refined and rung < Rung.NO_REFINER,
+        is_half_rate=own.is_half_rate or rung >= Rung.HALF_RATE,
+    )

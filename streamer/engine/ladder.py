@@ -1,0 +1,126 @@
+"""The deadline ladder: which of the cheaper ways to make a chunk is taken when time is short.
+
+Every rung's cost was measured when the engine started. While it runs, one factor (`load`) says how much slower
+than that the machine is now; every measured chunk informs it, whatever its rung, so that a rung that has not run for
+minutes is still predicted from what the machine does now.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+CLIMB_CHUNKS = 4  # with room for a better rung, before it is taken: descending is at once, climbing is not
+CLIMB_ROOM = 1.15  # a better rung must fit with this much slower a machine
+LATE_ALLOWED_S = 0.12  # the playout still shows what comes this late; later than that a held frame is better
+_GAIN = 0.25  # of the running means
+_COST_GAIN = 0.05
+_SPIKE = 2.0  # a chunk counts at most this many times what was predicted: one stall must not hold the ladder down
+
+
+class Rung(enum.IntEnum):
+    """What is left out, from nothing to everything. Each leaves out what the one before does."""
+
+    FULL = 0
+    UNGUIDED = 1  # no guidance, half the LR steps
+    NO_REFINER = 2  # LR frames enlarged
+    HALF_RATE = 3  # every second frame, shown twice
+    HOLD = 4  # the last frame stays
+
+
+MADE_RUNGS = tuple(rung for rung in Rung if rung is not Rung.HOLD)
+
+
+@dataclass(frozen=True)
+class Due:
+    """A chunk that waits: when it must be ready (monotonic seconds) and how many latents it has."""
+
+    deadline_s: float
+    latents: int
+
+
+@dataclass
+class StreamRung:
+    """Where one stream stands on the ladder."""
+
+    rung: Rung = Rung.FULL
+    calm_chunks: int = 0
+
+
+class Ladder:
+    """Predicts what a rung costs and chooses one for each chunk.
+
+    Args:
+        latent_s: seconds a latent of every rung but HOLD, measured on the machine at rest.
+    """
+
+    def __init__(self, latent_s: dict[Rung, float]) -> None:
+        if missing := [rung.name for rung in MADE_RUNGS if latent_s.get(rung, 0) <= 0]:
+            raise ValueError(f"every rung needs its cost, none for {', '.join(missing)}")
+        self._latent_s = {rung: latent_s[rung] for rung in MADE_RUNGS}
+        self.load = 1.0
+        self._deviation = 0.1
+
+    def predicted_s(self, rung: Rung, latents: int) -> float:
+        """Seconds a chunk is expected to take, with a margin for how much that varies; 0 for HOLD."""
+        if rung is Rung.HOLD:
+            return 0.0
+        return self._latent_s[rung] * latents * (self.load + self._deviation)
+
+    def record(self, rung: Rung, latents: int, seconds: float) -> None:
+        """A chunk was made; a held one lets the load fall back slowly, since nothing was measured."""
+        if rung is Rung.HOLD:
+            self.load += _GAIN * min(0.0, 1.0 - self.load)
+            return
+        slower = min(seconds / (self._latent_s[rung] * latents), _SPIKE * (self.load + self._deviation))
+        error = slower - self.load
+        self._latent_s[rung] *= max(0.1, slower / self.load) ** _COST_GAIN
+        self.load += _GAIN * error
+        self._deviation += _GAIN * (abs(error) - self._deviation)
+
+    def choose(self, stream: StreamRung, waiting: Sequence[Due], now_s: float) -> Rung:
+        """Rung of the first of the waiting chunks.
+
+        It is the best that lets all of them meet their deadlines if all take it: a rung that is only good for the
+        first would be paid by the others.
+
+        Args:
+            stream: of the first chunk; its place on the ladder is updated.
+            waiting: at most one chunk of each stream, the earliest deadline first.
+            now_s: monotonic seconds.
+        """
+        best = self._best(waiting, now_s, 1.0)
+        if best is None:
+            finish_s = now_s + self.predicted_s(Rung.HALF_RATE, waiting[0].latents)
+            stream.calm_chunks = 0
+            if finish_s > waiting[0].deadline_s + LATE_ALLOWED_S:
+                return Rung.HOLD  # where it stood before counts again when the hold is over
+            best = Rung.HALF_RATE
+        roomy = self._best(waiting, now_s, CLIMB_ROOM)
+        if best > stream.rung:
+            stream.rung, stream.calm_chunks = best, 0
+        elif roomy is not None and roomy < stream.rung:
+            stream.calm_chunks += 1
+            if stream.calm_chunks >= CLIMB_CHUNKS:
+                stream.rung, stream.calm_chunks = Rung(stream.rung - 1), 0
+        else:
+            stream.calm_chunks = 0
+        return stream.rung
+
+    def _best(self, waiting: Sequence[Due], now_s: float, slower: float) -> Rung | None:
+        """The best rung at which all that can be in time are; None if the first cannot."""
+        return next((rung for rung in MADE_RUNGS if self._all_in_time(rung, waiting, now_s, slower)), None)
+
+    def _all_in_time(self, rung: Rung, waiting: Sequence[Due], now_s: float, slower: float) -> bool:
+        busy_until_s = now_s
+        for place, due in enumerate(waiting):
+            finish_s = busy_until_s + slower * self.predicted_s(rung, due.latents)
+            if finish_s <= due.deadline_s:
+                busy_until_s = finish_s
+            elif place == 0:
+                return False
+            elif rung is not Rung.HALF_RATE and now_s + self.predicted_s(Rung.HALF_RATE, due.latents) <= due.deadline_s:
+                return False  # a cheaper rung may save it
+            # else it will be held whatever is done, and costs nothing
+        return True

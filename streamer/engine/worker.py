@@ -1,0 +1,333 @@
+"""The engine process: takes chunks off a socket, the earliest deadline first, and makes their frames.
+
+One thread does everything, in turn: read what has arrived, run one chunk, answer. What arrives while a chunk runs is
+read after it; a rewind that comes too late to stop a chunk takes its result back instead. The process ends when the
+socket does, which is when its parent closes it or dies.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import signal
+import socket
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from streamer.engine.backend import make_backend
+from streamer.engine.channel import (
+    ChildChannel,
+    CloseStream,
+    Done,
+    Log,
+    NotDone,
+    Open,
+    Opened,
+    Ready,
+    Rewind,
+    Stall,
+    StartFailed,
+    Step,
+)
+from streamer.engine.config import FRAMES_PER_LATENT, EngineConfig, EngineFacts
+from streamer.engine.i420 import I420Converter
+from streamer.engine.ladder import MADE_RUNGS, Due, Ladder, Rung, StreamRung
+from streamer.engine.shared_frames import SAMPLES_PER_LATENT, Ring, read_array
+from streamer.mark import MarkStamp
+
+WARM_LATENTS = 3
+WARM_LIMIT_S = 20.0  # a preset that is hopeless here must still start
+
+
+def run(connection: socket.socket, config: EngineConfig, known: EngineFacts | None) -> None:
+    """The process's whole life.
+
+    Args:
+        connection: the child's end of the socket.
+        known: what an engine before this one measured, which is not measured again.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of the terminal: the parent decides
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    channel = ChildChannel(connection)
+    log = logging.getLogger()
+    log.handlers = [_ParentHandler(channel)]
+    log.setLevel(logging.INFO)
+    logging.captureWarnings(True)
+    try:
+        worker = None
+        try:
+            worker = Worker(channel, config, known)
+        except Exception as error:  # whatever it is, the parent must hear it, in words
+            channel.send(StartFailed(str(error) or type(error).__name__))
+        if worker is not None:
+            worker.serve()
+    except EOFError:
+        pass  # the parent is gone, and nobody is left to tell
+
+
+class _ParentHandler(logging.Handler):
+    """Log records go to the parent, which has the handlers."""
+
+    def __init__(self, channel: ChildChannel) -> None:
+        super().__init__()
+        self._channel = channel
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._channel.send(Log(record.levelno, self.format(record)))
+        except EOFError:
+            pass
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What a caller may change between steps; `reference_index` counts its pictures."""
+
+    prompt: str
+    motion_energy: float
+    reference: np.ndarray = field(compare=False)
+    reference_index: int = 0
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All that a step changes; the one before the newest step is kept for a rewind."""
+
+    state: Any
+    conditions: Conditions  # that are in the state
+    last_frame: np.ndarray  # uint8 [H·3/2, W], what a hold shows
+
+
+@dataclass(frozen=True)
+class Job:
+    request: Step
+    conditions: Conditions
+
+
+class WorkerStream:
+    """One stream in the engine process."""
+
+    def __init__(self, request: Open, ring: Ring, snapshot: Snapshot) -> None:
+        self.number = request.stream
+        self.ring = ring
+        self.jobs: deque[Job] = deque()
+        self.conditions = snapshot.conditions
+        self.now = snapshot
+        self.before: Snapshot | None = None
+        self.newest_step: int | None = None
+        self.rung = StreamRung()
+
+    def add(self, request: Step, reference: np.ndarray | None) -> None:
+        """Queue a chunk, with the conditions that hold from it on."""
+        changes: dict[str, Any] = {}
+        if request.prompt is not None:
+            changes["prompt"] = request.prompt
+        if request.motion_energy is not None:
+            changes["motion_energy"] = request.motion_energy
+        if reference is not None:
+            changes |= {"reference": reference, "reference_index": self.conditions.reference_index + 1}
+        self.conditions = dataclasses.replace(self.conditions, **changes)
+        self.jobs.append(Job(request, self.conditions))
+
+    def rewind(self, step: int) -> bool:
+        """Forget a step; True if it was still queued."""
+        if self.jobs and self.jobs[-1].request.step == step:
+            self.jobs.pop()
+            return True
+        if self.newest_step == step and self.before is not None:
+            self.now, self.before, self.newest_step = self.before, None, None
+        return False
+
+    def advance(self, step: int, snapshot: Snapshot) -> None:
+        self.before, self.now, self.newest_step = self.now, snapshot, step
+
+
+class Worker:
+    """The streams of a process, and the loop over them.
+
+    Raises:
+        Exception: whatever loading the weights raises.
+    """
+
+    def __init__(self, channel: ChildChannel, config: EngineConfig, known: EngineFacts | None) -> None:
+        self._channel = channel
+        self._backend = make_backend(config)
+        height, width = self._backend.frame_size
+        self._stamp = MarkStamp(config.mark, height, width) if config.mark is not None else None
+        self._converter = I420Converter(height, width)
+        self._streams: dict[int, WorkerStream] = {}
+        rung_s = known.rung_s if known is not None else measure_rungs(self._warm_up())
+        self._ladder = Ladder(rung_s)
+        latent_s = FRAMES_PER_LATENT / self._backend.fps
+        self._channel.send(
+            Ready(
+                EngineFacts(
+                    fps=self._backend.fps,
+                    sample_rate=self._backend.sample_rate,
+                    frame_size=(height, width),
+                    delay_frames=self._backend.delay_frames,
+                    preset=config.preset if config.pipeline == "avatar" else config.pipeline,
+                    device=config.device,
+                    warm_rtf=rung_s[Rung.FULL] / latent_s,
+                    rung_s=rung_s,
+                    pid=os.getpid(),
+                )
+            )
+        )
+
+    def _warm_up(self) -> Callable[[Rung], object]:
+        """A stream of noise over a grey picture, one chunk a call."""
+        height, width = self._backend.frame_size
+        state = self._backend.start(np.full((3, height, width), 0.5, np.float32), "", 0, WARM_LATENTS, 1.0, 0)
+        samples = np.random.default_rng(0).normal(0, 0.1, WARM_LATENTS * SAMPLES_PER_LATENT).astype(np.float32)
+        out = np.empty((FRAMES_PER_LATENT * WARM_LATENTS, height * 3 // 2, width), np.uint8)
+
+        def make(rung: Rung) -> None:
+            nonlocal state
+            pictures, state, _ = self._backend.step(samples, state, rung)
+            self._convert(pictures, out)
+
+        return make
+
+    def serve(self) -> None:
+        """Raises EOFError when the parent closes its end, or is gone."""
+        while True:
+            waiting = self._waiting()
+            arrived = self._channel.receive(is_waiting=not waiting)
+            if arrived is not None:
+                self._take(*arrived)
+            else:
+                self._run(waiting)
+
+    def _take(self, message: Any, descriptors: list[int]) -> None:
+        match message:
+            case Open():
+                self._open(message, *descriptors)
+            case Step(stream=number):
+                reference = self._read_reference(descriptors[0]) if descriptors else None
+                if (stream := self._streams.get(number)) is not None:
+                    stream.add(message, reference)
+            case Rewind(stream=number, step=step):
+                if number in self._streams and self._streams[number].rewind(step):
+                    self._channel.send(NotDone(number, step))
+            case CloseStream(stream=number):
+                self._streams.pop(number, None)
+            case Stall(seconds=seconds):
+                time.sleep(seconds)
+
+    def _read_reference(self, descriptor: int) -> np.ndarray:
+        return read_array(descriptor, (3, *self._backend.frame_size))
+
+    def _open(self, request: Open, ring_descriptor: int, reference_descriptor: int) -> None:
+        try:
+            ring = Ring(request.shape, ring_descriptor)
+            reference = self._read_reference(reference_descriptor)
+            state = self._backend.start(
+                reference,
+                request.prompt,
+                request.seed,
+                request.shape.latents,
+                request.motion_energy,
+                request.first_frame,
+            )
+        except Exception as error:
+            logging.exception("a stream could not be opened")
+            self._channel.send(Opened(request.stream, f"the stream could not be opened: {error}"))
+            return
+        conditions = Conditions(request.prompt, request.motion_energy, reference)
+        picture = np.ascontiguousarray((reference.clip(0, 1) * 255 + 0.5).astype(np.uint8).transpose(1, 2, 0))
+        frame = np.empty((1, *ring.frames(0, 1).shape[1:]), np.uint8)
+        self._convert(picture[None], frame)
+        self._streams[request.stream] = WorkerStream(request, ring, Snapshot(state, conditions, frame[0]))
+        self._channel.send(Opened(request.stream))
+
+    def _waiting(self) -> list[WorkerStream]:
+        """Streams with a chunk to make, the earliest deadline first."""
+        waiting = [stream for stream in self._streams.values() if stream.jobs]
+        return sorted(waiting, key=lambda stream: stream.jobs[0].request.deadline_s)
+
+    def _run(self, waiting: list[WorkerStream]) -> None:
+        """Make the first chunk of the first stream."""
+        dues = [Due(s.jobs[0].request.deadline_s, s.jobs[0].request.latents) for s in waiting]
+        stream = waiting[0]
+        job = stream.jobs.popleft()
+        request = job.request
+        started_s = time.monotonic()
+        rung = self._ladder.choose(stream.rung, dues, started_s)
+        try:
+            snapshot, stage_ms = self._make(stream, job, rung)
+        except Exception as error:
+            logging.exception("a step failed")
+            self._channel.send(NotDone(stream.number, request.step, f"the step failed: {error}"))
+            return
+        finished_s = time.monotonic()
+        first_frame = stream.now.state.frame_index
+        stream.advance(request.step, snapshot)
+        frames = FRAMES_PER_LATENT * request.latents
+        self._channel.send(
+            Done(stream.number, request.step, first_frame, frames, rung, stage_ms, started_s, finished_s)
+        )
+
+    def _make(self, stream: WorkerStream, job: Job, rung: Rung) -> tuple[Snapshot, dict[str, float]]:
+        """Frames of a chunk, into its slot; the snapshot after it, and milliseconds by stage."""
+        request, now = job.request, stream.now
+        state = self._with_conditions(now, job.conditions)
+        samples = stream.ring.sound(request.slot, request.latents)
+        out = stream.ring.frames(request.slot, FRAMES_PER_LATENT * request.latents)
+        began_s = time.monotonic()
+        stage_ms: dict[str, float] = {}
+        if rung is Rung.HOLD:
+            state, last = self._backend.hold(samples, state), now.last_frame
+            out[:] = last
+        else:
+            pictures, state, stage_ms = self._backend.step(samples, state, rung)
+            convert_s = time.monotonic()
+            self._convert(pictures, out)
+            last = out[-1].copy()
+            stage_ms["convert"] = (time.monotonic() - convert_s) * 1e3
+        self._ladder.record(rung, request.latents, time.monotonic() - began_s)
+        return Snapshot(state, job.conditions, last), stage_ms
+
+    def _with_conditions(self, now: Snapshot, wanted: Conditions) -> Any:
+        """The state, with what the caller changed since it was made."""
+        state, had = now.state, now.conditions
+        if wanted.reference_index != had.reference_index:
+            state = self._backend.set_reference(state, wanted.reference)
+        prompt = wanted.prompt if wanted.prompt != had.prompt else None
+        energy = wanted.motion_energy if wanted.motion_energy != had.motion_energy else None
+        if prompt is not None or energy is not None:
+            state = self._backend.set_prompt(state, prompt, energy)
+        return state
+
+    def _convert(self, pictures: np.ndarray, out: np.ndarray) -> None:
+        if self._stamp is not None:
+            self._stamp.apply(pictures)
+        self._converter.convert(pictures, out)
+
+
+def measure_rungs(make: Callable[[Rung], object], clock: Callable[[], float] = time.monotonic) -> dict[Rung, float]:
+    """Seconds a latent of every rung but HOLD: the faster of two chunks of `WARM_LATENTS`, after a cold one.
+
+    Where that takes longer than `WARM_LIMIT_S`, the cold figure stands for the rungs that were not reached.
+
+    Args:
+        make: makes one chunk by a rung.
+    """
+    began_s = clock()
+    make(Rung.FULL)
+    cold_s = clock() - began_s
+    latent_s: dict[Rung, float] = {}
+    for rung in MADE_RUNGS:
+        times: list[float] = []
+        while len(times) < 2 and clock() - began_s < WARM_LIMIT_S:
+            step_began_s = clock()
+            make(rung)
+            times.append(clock() - step_began_s)
+        latent_s[rung] = max(1e-4, min(times, default=cold_s)) / WARM_LATENTS
+    return latent_s

@@ -1,0 +1,85 @@
+"""The engine with the real pipeline, of the tiny preset with random weights."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from models.configs import UNDISTILLED, SamplingConfig
+from models.pipeline import AvatarPipeline
+from streamer.engine import Engine, EngineConfig, Rung, StreamSpec
+from streamer.engine.backend import AvatarBackend, rung_sampling
+from streamer.engine.i420 import I420Converter
+
+SIZE = (96, 96)
+STAGES = {"audio", "lr_a2v", "lr_decode", "pose", "low_pass", "refiner", "decode", "convert"}
+
+
+@pytest.fixture
+def config(tiny_weights: Path) -> EngineConfig:
+    return EngineConfig(preset="tiny", weights=tiny_weights, threads=1, mark=None)
+
+
+def test_frames_are_those_of_the_pipeline(config: EngineConfig, tiny_weights: Path) -> None:
+    rng = np.random.default_rng(3)
+    reference = rng.random((3, *SIZE), np.float32)
+    sound = rng.normal(0, 0.1, 3 * 5120).astype(np.float32)
+
+    async def main() -> list[np.ndarray]:
+        async with await Engine.launch(config) as engine:
+            assert engine.facts.preset == "tiny" and engine.facts.frame_size == SIZE
+            assert 0 < engine.facts.rung_s[Rung.HALF_RATE]
+            stream = await engine.open(StreamSpec(reference, "happy", seed=5, chunk_latents=2, motion_energy=0.5))
+            made = []
+            for k in range(3):
+                if k == 2:
+                    await stream.update(prompt="sad", motion_energy=1.5)
+                chunk = await stream.step(sound[5120 * k : 5120 * (k + 1)], time.monotonic() + 60)
+                assert chunk.rung is Rung.FULL and STAGES <= set(chunk.stage_ms)
+                made.append(chunk.frames.copy())
+                chunk.release()
+            held = await stream.step(sound[:5120], time.monotonic() - 60)
+            assert held.rung is Rung.HOLD and np.array_equal(held.frames[3], made[-1][-1])
+            return made
+
+    made = asyncio.run(main())
+    pipeline = AvatarPipeline.load("tiny", tiny_weights)
+    state = pipeline.start(torch.from_numpy(reference), "happy", 5, 2, 0.5)
+    expected = np.empty((8, 144, 96), np.uint8)
+    for k, frames in enumerate(made):
+        if k == 2:
+            state = pipeline.set_prompt(state, "sad", 1.5)
+        pictures, state = pipeline.step(torch.from_numpy(sound[5120 * k : 5120 * (k + 1)]), state)
+        I420Converter(*SIZE).convert((pictures * 255 + 0.5).to(torch.uint8).permute(0, 2, 3, 1).numpy(), expected)
+        assert np.abs(frames.astype(int) - expected).max() <= 2
+
+
+@pytest.mark.parametrize("rung", [rung for rung in Rung if rung is not Rung.HOLD])
+def test_every_rung_gives_frames_and_a_state_to_go_on_from(config: EngineConfig, rung: Rung) -> None:
+    backend = AvatarBackend(config)
+    state = backend.start(np.full((3, *SIZE), 0.5, np.float32), "", 0, 2, 1.0, 8)
+    for step in (Rung.FULL, rung, Rung.FULL):
+        pictures, state, stage_ms = backend.step(np.zeros(5120, np.float32), state, step)
+        assert pictures.shape == (8, *SIZE, 3) and pictures.dtype == np.uint8 and stage_ms["decode"] > 0
+    assert state.frame_index == 8 - 2 + 24
+
+
+def test_rungs_leave_out_more_and_more() -> None:
+    own = SamplingConfig(audio_guidance=2.2)
+    assert rung_sampling(own, Rung.FULL) == own
+    assert rung_sampling(own, Rung.UNGUIDED) == SamplingConfig()
+    assert rung_sampling(own, Rung.NO_REFINER) == SamplingConfig(is_refined=False)
+    assert rung_sampling(own, Rung.HALF_RATE) == SamplingConfig(is_refined=False, is_half_rate=True)
+    assert rung_sampling(UNDISTILLED, Rung.UNGUIDED).lr_steps == 15
+
+
+def test_missing_weights_are_one_sentence(tmp_path: Path) -> None:
+    from streamer.errors import EngineError
+
+    with pytest.raises(EngineError, match="cannot start: .*config.json"):
+        asyncio.run(Engine.launch(EngineConfig(preset="tiny", weights=tmp_path)))

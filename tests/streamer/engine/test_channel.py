@@ -1,0 +1,93 @@
+import asyncio
+import os
+import socket
+
+import pytest
+
+from streamer.engine.channel import ChildChannel, Log, ParentChannel, Rewind
+from streamer.errors import EngineError, EngineLost
+
+
+async def until(condition) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+def test_messages_arrive_whole_in_order_and_with_their_descriptors() -> None:
+    async def main() -> None:
+        ours, theirs = pair()
+        heard: list = []
+        parent, child = ParentChannel(ours, heard.append, lambda: None), ChildChannel(theirs)
+        reading, writing = os.pipe()
+        parent.send(Rewind(1, 2), [writing])
+        parent.send(Rewind(3, 4))
+        with pytest.raises(OSError):
+            os.fstat(writing)  # it belongs to the channel
+        message, (descriptor,) = child.receive(is_waiting=True)
+        os.write(descriptor, b"x")
+        os.close(descriptor)
+        assert message == Rewind(1, 2) and os.read(reading, 1) == b"x"
+        os.close(reading)
+        assert child.receive(is_waiting=False) == (Rewind(3, 4), [])
+        assert child.receive(is_waiting=False) is None
+        child.send(Log(20, "a"))
+        child.send(Log(20, "b"))
+        await until(lambda: len(heard) == 2)
+        assert [message.text for message in heard] == ["a", "b"]
+        parent.close()
+        theirs.close()
+
+    asyncio.run(main())
+
+
+def test_child_that_does_not_read_holds_nobody_up_and_gets_everything_later() -> None:
+    async def main() -> None:
+        ours, theirs = pair()
+        parent, child = ParentChannel(ours, lambda message: None, lambda: None), ChildChannel(theirs)
+        with pytest.raises(EngineError, match="does not read"):
+            for sent in range(100_000):  # noqa: B007
+                parent.send(Rewind(0, sent))
+        assert sent > 4000
+        for expected in range(sent):
+            async with asyncio.timeout(10):
+                while (arrived := child.receive(is_waiting=False)) is None:
+                    await asyncio.sleep(0)
+            assert arrived[0].step == expected
+        parent.close()
+        theirs.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("has_unread", [False, True])
+def test_end_of_the_child_is_told_once(has_unread: bool) -> None:
+    async def main() -> None:
+        ours, theirs = pair()
+        ends: list[int] = []
+        parent = ParentChannel(ours, lambda message: None, lambda: ends.append(1))
+        if has_unread:
+            parent.send(Rewind(0, 0))
+        theirs.close()
+        await until(lambda: ends)
+        with pytest.raises(EngineLost):
+            parent.send(Rewind(1, 1))
+        parent.close()
+        assert ends == [1]
+
+    asyncio.run(main())
+
+
+def test_end_of_the_parent_is_an_error_at_the_child() -> None:
+    ours, theirs = pair()
+    ours.close()
+    child = ChildChannel(theirs)
+    with pytest.raises(EOFError):
+        child.receive(is_waiting=True)
+    with pytest.raises(EOFError):
+        child.send(Log(0, ""))
+    theirs.close()
