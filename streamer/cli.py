@@ -1,7 +1,7 @@
-"""The command `infinity-avatar`: `avatars`, `render`, `say`.
+"""The command `infinity-avatar`: `avatars`, `render`, `say`, `serve`, `doctor`.
 
-Exit codes: 0 done; 1 it could not be done (output, missing part, a fault of the program); 2 the input or the
-arguments cannot be used; 130 stopped by the user.
+Exit codes: 0 done; 1 it could not be done (output, missing part, a fault of the program, something essential that
+`doctor` misses); 2 the input or the arguments cannot be used; 130 stopped by the user.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code. Nothing but this function catches broadly."""
     arguments = build_parser().parse_args(argv)
     try:
-        run(arguments)
+        return run(arguments)
     except AvatarError as error:
         return _complain(str(error), error.exit_code)
     except KeyboardInterrupt:
@@ -52,18 +52,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         hint = f"this is a fault of the program; {TRACEBACK_VARIABLE}=1 shows where"
         return _complain(f"{type(error).__name__}: {reason} ({hint})", 1)
-    return 0
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """Carries out parsed arguments.
+def run(arguments: argparse.Namespace) -> int:
+    """Carries out parsed arguments; returns the exit code.
 
     Raises:
         AvatarError: with one sentence for the user.
     """
-    from streamer.commands import print_avatars, run_render
+    from streamer.commands import print_avatars, run_doctor, run_render, run_serve
 
-    if arguments.command == "avatars":
+    if arguments.command == "serve":
+        run_serve(arguments, sys.stdout)
+    elif arguments.command == "doctor":
+        return run_doctor(arguments, sys.stdout)
+    elif arguments.command == "avatars":
         print_avatars(arguments.json, sys.stdout)
     elif arguments.command == "render":
         from streamer.audio_in import AudioFile
@@ -73,6 +76,7 @@ def run(arguments: argparse.Namespace) -> None:
         from streamer.speech import SpokenText
 
         run_render(render_job(arguments), lambda: SpokenText(arguments.text, arguments.seed), sys.stdout)
+    return 0
 
 
 def render_job(arguments: argparse.Namespace) -> RenderJob:
@@ -111,6 +115,11 @@ def build_parser() -> argparse.ArgumentParser:
     render.add_argument("--audio", type=Path, required=True, metavar="FILE", help="any file with sound")
     say = commands.add_parser("say", parents=[shared], help="render a video from a text")
     say.add_argument("text", metavar="TEXT", help="English text")
+    commands.add_parser(
+        "serve", parents=[_server_options(), _serve_options()], help="serve live avatars to browsers by WebRTC"
+    )
+    doctor = commands.add_parser("doctor", parents=[_server_options()], help="say what works on this machine")
+    doctor.add_argument("--json", action="store_true", help="as a JSON list of {name, state, found, advice}")
     return parser
 
 
@@ -136,6 +145,46 @@ def _render_options() -> Parser:
     mark.add_argument("--mark-corner", metavar="C", default="bottom-right", help=CORNER_HELP)
     mark.add_argument("--mark-opacity", type=float, default=0.6, metavar="X", help="0 to 1 (default: 0.6)")
     mark.add_argument("--no-mark", action="store_true", help="leave the picture bare")
+    return shared
+
+
+def _server_options() -> Parser:
+    shared = Parser(add_help=False)
+    where = shared.add_argument_group("where")
+    where.add_argument("--host", default="127.0.0.1", metavar="H", help="address to listen at (default: 127.0.0.1)")
+    where.add_argument("--port", type=_port, default=8080, metavar="N", help="port of HTTP (default: 8080)")
+    where.add_argument(
+        "--ice-server",
+        action="append",
+        default=[],
+        metavar="URL[,USER,CREDENTIAL]",
+        help="STUN or TURN server, for clients beyond this network; may be given again",
+    )
+    how = shared.add_argument_group("how frames are made")
+    how.add_argument("--preset", default="presenter-256", metavar="P", help="size of picture and models")
+    how.add_argument("--weights", type=Path, metavar="DIR", help="weights folder (default: the shipped ones)")
+    how.add_argument("--device", default="cpu", metavar="D", help="cpu or cuda (default: cpu)")
+    how.add_argument("--threads", type=_threads, metavar="N", help="processor threads (default: all cores)")
+    return shared
+
+
+def _serve_options() -> Parser:
+    shared = Parser(add_help=False)
+    how = shared.add_argument_group("sessions")
+    how.add_argument("--avatar", metavar="NAME", help="presenter of who does not ask for one (default: the first)")
+    how.add_argument("--max-sessions", type=_sessions, metavar="N", help="at once (default: by the machine's speed)")
+    how.add_argument("--chunk", type=_chunk, default=3, metavar="N", help="latents a chunk, 1-6 (default: 3)")
+    how.add_argument("--test-pattern", action="store_true", help="frames that flash with the sound, without models")
+    how.add_argument("--no-mark", action="store_true", help="leave the picture without the visible mark")
+    who = shared.add_argument_group("who may come in")
+    who.add_argument("--token", metavar="T", help="wanted as Authorization: Bearer T (default: nothing is)")
+    who.add_argument(
+        "--cors-origin",
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="site that may embed the avatar, https://HOST or *; may be given again",
+    )
     return shared
 
 
@@ -166,6 +215,14 @@ def _seed(text: str) -> int:
 
 def _chunk(text: str) -> int:
     return _whole(text, 1, 6)
+
+
+def _port(text: str) -> int:
+    return _whole(text, 0, 65_535)
+
+
+def _sessions(text: str) -> int:
+    return _whole(text, 1, 64)
 
 
 def _threads(text: str) -> int:

@@ -10,15 +10,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from streamer.errors import InputError, OutputError, UnknownAvatarError
+from streamer.errors import InputError, MissingExtraError, OutputError, UnknownAvatarError
 
 if TYPE_CHECKING:
+    import argparse
+
     import numpy as np
 
     from models.gallery import Avatar
     from streamer.audio_in import SoundSource
     from streamer.mark import Mark
     from streamer.render import Pipeline, RenderTimes
+    from streamer.server.requests import IceServer
 
 DEFAULT_PRESET = "presenter-256"
 
@@ -182,6 +185,74 @@ def load_pipeline(preset: str, weights: Path | None, device: str, threads: int |
         return AvatarPipeline.load(preset=preset, weights=weights, device=device)
     except ValueError as error:
         raise InputError(f"cannot load the models: {error}") from error
+
+
+def run_serve(arguments: argparse.Namespace, stream: TextIO) -> None:
+    """Serves until it is stopped; see `streamer.server.serve`.
+
+    Raises:
+        AvatarError: with one sentence for the user.
+    """
+    _need_server_extra()
+    from streamer.mark import Mark
+    from streamer.server.serve import ServeOptions, run_server
+
+    options = ServeOptions(
+        host=arguments.host,
+        port=arguments.port,
+        preset=arguments.preset,
+        weights=arguments.weights,
+        device=arguments.device,
+        threads=arguments.threads,
+        avatar=arguments.avatar,
+        max_sessions=arguments.max_sessions,
+        ice_servers=_ice_servers(arguments),
+        token=arguments.token,
+        cors_origins=tuple(arguments.cors_origin),
+        chunk_latents=arguments.chunk,
+        is_test_pattern=arguments.test_pattern,
+        mark=None if arguments.no_mark else Mark(),
+    )
+    run_server(options, stream)
+
+
+def run_doctor(arguments: argparse.Namespace, stream: TextIO) -> int:
+    """Says what works here; returns the exit code.
+
+    Raises:
+        AvatarError: with one sentence for the user.
+    """
+    _need_server_extra()
+    from streamer.server.doctor import DoctorOptions, examine, print_findings
+
+    options = DoctorOptions(
+        host=arguments.host,
+        port=arguments.port,
+        preset=arguments.preset,
+        weights=arguments.weights,
+        device=arguments.device,
+        threads=arguments.threads,
+        ice_servers=_ice_servers(arguments),
+    )
+    return print_findings(examine(options), arguments.json, stream)
+
+
+def _ice_servers(arguments: argparse.Namespace) -> tuple[IceServer, ...]:
+    from streamer.server.requests import IceServer
+
+    try:
+        return tuple(IceServer.parse(text) for text in arguments.ice_server)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
+def _need_server_extra() -> None:
+    from importlib.util import find_spec
+
+    wanted = ("aiohttp", "aiortc", "prometheus_client", "pydantic", "webrtcvad")
+    missing = [name for name in wanted if not find_spec(name)]
+    if missing:
+        raise MissingExtraError(f"the server needs {', '.join(missing)}: pip install 'infinity-avatar[serve]'")
 
 
 def _render_file(

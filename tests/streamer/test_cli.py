@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -227,10 +228,70 @@ def test_devices_that_are_not_there(wav: Path, picture: Path, capsys, tmp_path: 
     assert "there is no device" in fails(capsys, 2, *line, "--device", "toaster")
 
 
-def test_help_does_not_load_torch() -> None:
+def test_options_of_serve_reach_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    serve = pytest.importorskip("streamer.server.serve")
+    seen = []
+    monkeypatch.setattr(serve, "run_server", lambda options, stream: seen.append(options))
+    line = "serve --host 0.0.0.0 --port 9000 --preset tiny --device cuda --threads 2 --avatar tom --max-sessions 3"
+    line += " --ice-server stun:a.example --ice-server turn:b.example,ann,pw --token T --cors-origin https://c.example"
+    line += " --chunk 2 --test-pattern --no-mark"
+    assert cli.main(line.split()) == 0
+    options = seen[0]
+    assert (options.host, options.port, options.preset, options.device) == ("0.0.0.0", 9000, "tiny", "cuda")
+    assert (options.threads, options.avatar, options.max_sessions, options.chunk_latents) == (2, "tom", 3, 2)
+    assert [server.url for server in options.ice_servers] == ["stun:a.example", "turn:b.example"]
+    assert options.ice_servers[1].credential == "pw" and options.token == "T"
+    assert options.cors_origins == ("https://c.example",) and options.is_test_pattern and options.mark is None
+    assert cli.main(["serve"]) == 0 and seen[1].mark is not None and seen[1].max_sessions is None
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--port", "65536"],
+        ["--port", "http"],
+        ["--max-sessions", "0"],
+        ["--chunk", "7"],
+        ["--ice-server", "stun.example.org"],
+        ["--ice-server", "turn:t.example,ann"],
+        ["--cors-origin", "example.org"],
+        ["--preset", "huge"],
+        ["--host", "no.such.host.invalid"],
+        ["--host", "192.0.2.77"],
+    ],
+)
+def test_serve_refuses_what_it_cannot_use_before_it_starts_anything(capsys, arguments: list[str]) -> None:
+    pytest.importorskip("aiortc")
+    fails(capsys, 2, "serve", "--port", 0, *arguments)
+
+
+def test_port_in_use_is_said(capsys) -> None:
+    pytest.importorskip("aiortc")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        assert "in use" in fails(capsys, 1, "serve", "--port", taken.getsockname()[1])
+
+
+def test_server_that_is_not_installed_says_how_to_get_it(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    for command in ("serve", "doctor"):
+        assert "pip install 'infinity-avatar[serve]'" in fails(capsys, 1, command)
+
+
+@pytest.mark.parametrize(("state", "code"), [("warning", 0), ("missing", 1)])
+def test_exit_code_of_doctor_says_whether_the_server_can_run(capsys, monkeypatch, state: str, code: int) -> None:
+    doctor = pytest.importorskip("streamer.server.doctor")
+    monkeypatch.setattr(doctor, "examine", lambda options: iter([doctor.Finding("UDP", state, "none", "allow it")]))
+    assert cli.main(["doctor", "--json"]) == code
+    assert json.loads(capsys.readouterr().out)[0]["state"] == state
+
+
+@pytest.mark.parametrize("command", ["render", "serve", "doctor"])
+def test_help_does_not_load_torch(command: str) -> None:
     probe = (
         "import sys; from streamer import cli\n"
-        "try: cli.main(['render', '--help'])\n"
+        f"try: cli.main(['{command}', '--help'])\n"
         "except SystemExit: pass\n"
         "assert not {'torch', 'numpy', 'av', 'PIL'} & sys.modules.keys()"
     )

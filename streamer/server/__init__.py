@@ -1,0 +1,1 @@
+"""The live server's media side: protocol, sessions, sources of speech, HTTP, metrics. Never imports torch."""

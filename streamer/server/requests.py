@@ -1,0 +1,160 @@
+"""Reading requests within their limits, and answering errors in the protocol's form."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from aiohttp import web
+
+from streamer.errors import ProtocolError
+from streamer.server.faults import STATUS, sentence
+from streamer.server.protocol import error_body
+
+SDP = "application/sdp"
+SDP_FRAGMENT = "application/trickle-ice-sdpfrag"
+JSON = "application/json"
+
+
+def failure(code: str, message: str, retry_after_s: int | None = None) -> web.Response:
+    """A failed request's answer."""
+    headers = {} if retry_after_s is None else {"Retry-After": str(retry_after_s)}
+    return web.json_response(error_body(code, sentence(message)), status=STATUS.get(code, 500), headers=headers)
+
+
+async def read_body(request: web.Request, limit: int) -> bytes:
+    """The whole body.
+
+    Raises:
+        ProtocolError: if it is larger than `limit` bytes.
+    """
+    check_length(request, limit)
+    parts, size = [], 0
+    async for part in request.content.iter_chunked(64 * 1024):
+        size += len(part)
+        if size > limit:
+            raise _too_large(limit)
+        parts.append(part)
+    return b"".join(parts)
+
+
+async def save_body(request: web.Request, limit: int, path: Path) -> None:
+    """The whole body into a file, which is removed again if it cannot be used.
+
+    Raises:
+        ProtocolError: if it is empty, or larger than `limit` bytes.
+    """
+    check_length(request, limit)
+    size = 0
+    try:
+        # writes go to the page cache; the largest takes well under a millisecond
+        with path.open("xb") as file:
+            async for part in request.content.iter_chunked(64 * 1024):
+                size += len(part)
+                if size > limit:
+                    raise _too_large(limit)
+                file.write(part)
+        if not size:
+            raise ProtocolError("There is no sound in the body.", "bad_audio")
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
+def check_length(request: web.Request, limit: int) -> None:
+    """Refuses a body that announces itself as too large before any of it is read."""
+    if request.content_length is not None and request.content_length > limit:
+        raise _too_large(limit)
+
+
+def _too_large(limit: int) -> ProtocolError:
+    size = f"{limit >> 20} MiB" if limit >= 1 << 20 else f"{limit >> 10} KiB"
+    return ProtocolError(f"The body may have at most {size}.", "too_large")
+
+
+def check_type(request: web.Request, wanted: str, is_optional: bool = False) -> None:
+    """
+    Raises:
+        ProtocolError: if the body is of another type.
+    """
+    if is_optional and not request.can_read_body:
+        return
+    if request.content_type.lower() != wanted:
+        raise ProtocolError(f"The body has to be {wanted}.", "unsupported_media")
+
+
+def check_accepts(request: web.Request, offered: str) -> None:
+    """
+    Raises:
+        ProtocolError: if the client does not want what is offered.
+    """
+    accept = request.headers.get("Accept", "*/*")
+    family = offered.split("/")[0]
+    for entry in accept.split(","):
+        kind, *parameters = [part.strip().lower() for part in entry.split(";")]
+        if any(re.fullmatch(r"q=0(\.0*)?", parameter) for parameter in parameters):
+            continue
+        if kind in ("*/*", f"{family}/*", offered, ""):
+            return
+    raise ProtocolError(f"The answer is {offered}, which is not accepted.", "not_acceptable")
+
+
+
+
+def _quoted(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"')
+
+
+class IceServer:
+    """A STUN or TURN server.
+
+    Args:
+        url: `stun:host[:port]`, `turn:host[:port][?transport=udp|tcp]` or `turns:…`.
+
+    Raises:
+        ValueError: for another kind of URL, or a TURN server without user and credential.
+    """
+
+    def __init__(self, url: str, username: str | None = None, credential: str | None = None):
+        if not re.fullmatch(r"(stun|stuns|turn|turns):[A-Za-z0-9.\[\]:-]+(\?transport=(udp|tcp))?", url):
+            raise ValueError(f"{url!r} is not an ICE server; try stun:HOST:PORT or turn:HOST:PORT,USER,CREDENTIAL")
+        if url.startswith("turn") and (username is None or credential is None):
+            raise ValueError(f"{url} needs a user and a credential: {url},USER,CREDENTIAL")
+        if any(character in (username or "") + (credential or "") for character in "\r\n"):
+            raise ValueError("a user or credential has no line ends")
+        self.url = url
+        self.username = username
+        self.credential = credential
+
+    @classmethod
+    def parse(cls, text: str) -> IceServer:
+        """From `URL[,user,credential]`.
+
+        Raises:
+            ValueError: with one sentence.
+        """
+        url, *rest = text.strip().split(",", 2)
+        if len(rest) == 1:
+            raise ValueError(f"{url} has a user but no credential: {url},USER,CREDENTIAL")
+        return cls(url, *rest)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and UDP or TCP port."""
+        scheme, rest = self.url.split(":", 1)
+        place = rest.split("?")[0]
+        host, _, port = place.rpartition(":") if re.search(r":\d+$", place) else (place, "", "")
+        return host.strip("[]"), int(port) if port else (5349 if scheme.endswith("s") else 3478)
+
+
+def ice_links(servers: Iterable[IceServer]) -> list[str]:
+    """`Link` header values of RFC 9725 for ICE servers."""
+    links = []
+    for server in servers:
+        link = f'<{server.url}>; rel="ice-server"'
+        if server.username is not None:
+            link += f'; username="{_quoted(server.username)}"; credential="{_quoted(server.credential or "")}"'
+            link += '; credential-type="password"'
+        links.append(link)
+    return links

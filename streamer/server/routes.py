@@ -1,0 +1,193 @@
+"""The HTTP of docs/protocol.md."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from models.gallery import Avatar
+from streamer.server.events import serve_events
+from streamer.server.metrics import CONTENT_TYPE, Metrics
+from streamer.server.parts import Role
+from streamer.server.protocol import (
+    MAX_JSON_BYTES,
+    MAX_SDP_BYTES,
+    MAX_SOUND_FILE_BYTES,
+    Interrupted,
+    SayRequest,
+    SessionRequest,
+    parse_request,
+)
+from streamer.server.registry import Registry
+from streamer.server.requests import (
+    JSON,
+    SDP,
+    SDP_FRAGMENT,
+    IceServer,
+    check_accepts,
+    check_length,
+    check_type,
+    ice_links,
+    read_body,
+    save_body,
+)
+from streamer.server.session import Session
+
+
+@dataclass(frozen=True)
+class Site:
+    """What the routes work with.
+
+    Attributes:
+        avatars: the gallery as far as this server's preset can show it.
+        is_engine_ready: for /healthz.
+    """
+
+    registry: Registry
+    metrics: Metrics
+    avatars: list[Avatar]
+    ice_servers: list[IceServer]
+    is_engine_ready: Callable[[], bool]
+
+
+SITE = web.AppKey("site", Site)
+
+
+def add_routes(app: web.Application) -> None:
+    session = "/v1/sessions/{session}"
+    connection = session + "/connections/{connection}"
+    app.router.add_routes(
+        [
+            web.get("/v1/avatars", list_avatars),
+            web.get("/v1/avatars/{name}/picture", picture),
+            web.post("/v1/sessions", create_session),
+            web.get(session, show_session),
+            web.delete(session, delete_session),
+            web.post(session + "/webrtc", connect_caller),
+            web.post(session + "/whep", connect_viewer),
+            web.patch(connection, add_candidates),
+            web.delete(connection, disconnect),
+            web.post(session + "/say", say),
+            web.post(session + "/audio", play_file),
+            web.post(session + "/interrupt", interrupt),
+            web.get(session + "/events", events),
+            web.get("/healthz", health),
+            web.get("/metrics", show_metrics),
+        ]
+    )
+
+
+def _session(request: web.Request) -> Session:
+    return request.app[SITE].registry.get(request.match_info["session"])
+
+
+async def list_avatars(request: web.Request) -> web.Response:
+    return web.json_response(
+        [
+            {
+                "name": avatar.name,
+                "description": avatar.description,
+                "picture": f"/v1/avatars/{avatar.name}/picture",
+                "preset": avatar.preset,
+                "prompt": avatar.prompt,
+            }
+            for avatar in request.app[SITE].avatars
+        ]
+    )
+
+
+async def picture(request: web.Request) -> web.StreamResponse:
+    for avatar in request.app[SITE].avatars:
+        if avatar.name == request.match_info["name"]:
+            return web.FileResponse(avatar.picture, headers={"Cache-Control": "max-age=3600"})
+    raise web.HTTPNotFound
+
+
+async def create_session(request: web.Request) -> web.Response:
+    check_type(request, JSON, is_optional=True)
+    body = await read_body(request, MAX_JSON_BYTES)
+    session = await request.app[SITE].registry.create(parse_request(SessionRequest, body, "A session"))
+    described = session.describe().model_dump(mode="json")
+    return web.json_response(described, status=201, headers={"Location": f"/v1/sessions/{session.ident}"})
+
+
+async def show_session(request: web.Request) -> web.Response:
+    return web.json_response(_session(request).describe().model_dump(mode="json"))
+
+
+async def delete_session(request: web.Request) -> web.Response:
+    await request.app[SITE].registry.delete(request.match_info["session"])
+    return web.Response(status=204)
+
+
+async def connect_caller(request: web.Request) -> web.Response:
+    return await _connect(request, "caller")
+
+
+async def connect_viewer(request: web.Request) -> web.Response:
+    return await _connect(request, "viewer")
+
+
+async def _connect(request: web.Request, role: Role) -> web.Response:
+    session = _session(request)
+    check_type(request, SDP)
+    check_accepts(request, SDP)
+    offer = (await read_body(request, MAX_SDP_BYTES)).decode("utf-8", "replace")
+    ident, answer = await session.connect(offer, role)
+    response = web.Response(text=answer, content_type=SDP, status=201)
+    response.headers["Location"] = f"/v1/sessions/{session.ident}/connections/{ident}"
+    for link in ice_links(request.app[SITE].ice_servers):
+        response.headers.add("Link", link)
+    return response
+
+
+async def add_candidates(request: web.Request) -> web.Response:
+    connection = _session(request).connection(request.match_info["connection"])
+    check_type(request, SDP_FRAGMENT)
+    await connection.peer.add_candidates((await read_body(request, MAX_SDP_BYTES)).decode("utf-8", "replace"))
+    return web.Response(status=204)
+
+
+async def disconnect(request: web.Request) -> web.Response:
+    await _session(request).disconnect(request.match_info["connection"])
+    return web.Response(status=204)
+
+
+async def say(request: web.Request) -> web.Response:
+    session = _session(request)
+    check_type(request, JSON)
+    wanted = parse_request(SayRequest, await read_body(request, MAX_JSON_BYTES), "`say`")
+    return web.json_response({"utterance": session.say(wanted.text, wanted.id)}, status=202)
+
+
+async def play_file(request: web.Request) -> web.Response:
+    session = _session(request)
+    check_length(request, MAX_SOUND_FILE_BYTES)
+    session.queue.check_room()
+    path = request.app[SITE].registry.uploads / secrets.token_hex(16)
+    await save_body(request, MAX_SOUND_FILE_BYTES, path)
+    name, duration_ms = await session.play_file(path)
+    return web.json_response({"utterance": name, "duration_ms": duration_ms}, status=202)
+
+
+async def interrupt(request: web.Request) -> web.Response:
+    name, played_ms = _session(request).interrupt()
+    answer = Interrupted(utterance=name, played_ms=played_ms)
+    return web.json_response(answer.model_dump(exclude={"type"}))
+
+
+async def events(request: web.Request) -> web.StreamResponse:
+    return await serve_events(request, _session(request))
+
+
+async def health(request: web.Request) -> web.Response:
+    is_ready = request.app[SITE].is_engine_ready()
+    body = {"status": "ok" if is_ready else "unavailable", "engine": "ready" if is_ready else "starting"}
+    return web.json_response(body, status=200 if is_ready else 503)
+
+
+async def show_metrics(request: web.Request) -> web.Response:
+    return web.Response(body=request.app[SITE].metrics.text(), headers={"Content-Type": CONTENT_TYPE})
