@@ -89,7 +89,9 @@ class TrueLatents:
     latents: Tensor
     position: int = 0
 
-    def __call__(self, window: Tensor, timesteps: Tensor, new: int, *conditions: Tensor | None) -> Tensor:
+    def __call__(
+        self, window: Tensor, timesteps: Tensor, new: int, *conditions: Tensor | None, base: Tensor | None = None
+    ) -> Tensor:
         """Same arguments as `LRA2V.forward`; returns [1, C, new, h, w] whatever they are."""
         return self.latents[:, :, self.position : self.position + new]
 

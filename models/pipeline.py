@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,8 +35,9 @@ class AvatarPipeline:
     fps = FPS
     sample_rate = SAMPLE_RATE
 
-    def __init__(self, preset: Preset, device: torch.device | str = "cpu") -> None:
+    def __init__(self, preset: Preset, device: torch.device | str = "cpu", is_bf16: bool = False) -> None:
         self.preset = preset
+        self.is_bf16 = is_bf16
         self.device = torch.device(device)
         with torch.device(self.device):
             self.vae = CausalVAE(preset.vae)
@@ -52,18 +53,29 @@ class AvatarPipeline:
 
     @classmethod
     def load(
-        cls, preset: str = "presenter-256", weights: Path | None = None, device: torch.device | str = "cpu"
+        cls,
+        preset: str = "presenter-256",
+        weights: Path | None = None,
+        device: torch.device | str = "cpu",
+        precision: str = "auto",
     ) -> AvatarPipeline:
         """Pipeline with weights: those that come with the package, or those of a folder.
 
+        Args:
+            precision: of convolutions and matrix products, "fp32", "bf16", or "auto": bf16 where the device has
+                instructions for it. Keypoints, sound and sums stay in fp32.
+
         Raises:
-            ValueError: if there is no such preset.
+            ValueError: if there is no such preset or precision.
             CheckpointError: if the weights are missing, broken, or made for another preset.
         """
         config = preset_by_name(preset)
         folder = weights or checkpoints.shipped_weights(preset)
         checkpoints.check_config(folder, config)
-        pipeline = cls(config, device)
+        if precision not in ("auto", "fp32", "bf16"):
+            raise ValueError(f"precision must be auto, fp32 or bf16, got {precision!r}")
+        is_bf16 = precision == "bf16" or precision == "auto" and _has_bf16(torch.device(device))
+        pipeline = cls(config, device, is_bf16)
         for component in checkpoints.components(config):
             checkpoints.load_component(folder, component, getattr(pipeline, component))
         if pipeline.device.type == "cpu":
@@ -232,12 +244,12 @@ class AvatarPipeline:
         sampling = sampling or self.preset.sampling
         state = replace(state, stage_ms=dict(state.stage_ms))
         tokens, audio = self._hear(samples, state)
-        with self._timed(state, "lr_a2v"):
+        with self._timed(state, "lr_a2v"), self._fast():
             lr_latents = self._generate_lr(tokens, new, state, sampling)
-        with self._timed(state, "lr_decode"):
+        with self._timed(state, "lr_decode"), self._fast():
             is_half_rate = sampling.is_half_rate and not sampling.is_refined  # keypoints are read off every frame
             lr_frames, lr_cache = self.vae.decode_chunk(lr_latents, state.lr_cache, is_half_rate)
-            lr_frames = lr_frames[0].clamp(0, 1)
+            lr_frames = lr_frames[0].float().clamp(0, 1)
         after = replace(
             state,
             frame_index=state.frame_index + _FRAMES_PER_LATENT * new,
@@ -270,9 +282,9 @@ class AvatarPipeline:
             keypoints = self.pose_estimator(lr_frames)
             keypoints[:, BACKGROUND] = state.reference_keypoints[BACKGROUND]
         hr_latents = self._refine(lr_latents, keypoints, lr_latents.shape[2], state, sampling)
-        with self._timed(state, "decode"):
+        with self._timed(state, "decode"), self._fast():
             frames, hr_cache = self.vae.decode_chunk(hr_latents, state.hr_cache, sampling.is_half_rate)
-            frames = frames[0].clamp(0, 1)
+            frames = frames[0].float().clamp(0, 1)
         return frames, replace(
             after,
             hr_motion=_last(state.hr_motion, hr_latents, m),
@@ -294,6 +306,10 @@ class AvatarPipeline:
         """Audio tokens before a chunk that its windows reach back to."""
         extra = self.preset.lr_a2v.audio_window - _FRAMES_PER_LATENT
         return _FRAMES_PER_LATENT * self.preset.motion_latents + extra
+
+    def _fast(self) -> AbstractContextManager:
+        """What convolutions and matrix products of the large models run under."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.is_bf16)
 
     @contextmanager
     def _timed(self, state: ChunkState, stage: str) -> Iterator[None]:
@@ -340,14 +356,16 @@ class AvatarPipeline:
         if self.animator is None:
             return None
         heard = tokens[-len(plan) - self.animator.config.token_window + 1 :]
-        keypoints = self.animator.points(heard[None], plan[None], state.text, state.reference_keypoints[None])
+        with torch.autocast(self.device.type, enabled=False):  # half a pixel is lost in bf16
+            keypoints = self.animator.points(heard[None], plan[None], state.text, state.reference_keypoints[None])
         return self._moved(state.lr_picture, keypoints[0], state)
 
     def _moved(self, picture: Tensor, keypoints: Tensor, state: ChunkState) -> Tensor | None:
         """Latents [1, C, n, h, w] of a reference picture [1, 3, H, W] moved to keypoints [4n, 143, 3]."""
         if self.animator is None:
             return None
-        moved = self.animator.move(picture, state.reference_keypoints[None], keypoints[None])
+        with torch.autocast(self.device.type, enabled=False):
+            moved = self.animator.move(picture, state.reference_keypoints[None], keypoints[None])
         return self.vae.encode_groups(moved)
 
     def _refine(
@@ -375,7 +393,7 @@ class AvatarPipeline:
             points = [state.reference_keypoints.expand(_FRAMES_PER_LATENT, -1, -1)]
             points += [] if state.motion_keypoints is None else [state.motion_keypoints]
             tokens = pose_tokens(torch.cat([*points, keypoints])[None], *self.preset.lr_latent_size)
-        with self._timed(state, "animator"):
+        with self._timed(state, "animator"), self._fast():
             base = self._moved(state.hr_picture, keypoints, state)
         prefix = [state.hr_reference] + ([state.hr_motion] if state.hr_motion is not None else [])
 
@@ -388,7 +406,7 @@ class AvatarPipeline:
                 denoised = guided(denoised, without, sampling.pose_guidance)
             return denoised
 
-        with self._timed(state, "refiner"):
+        with self._timed(state, "refiner"), self._fast():
             return euler(denoise, self._noise(state, new, state.hr_reference, stream=2), sampling.refiner_steps)
 
     def _latent_seeds(self, state: ChunkState, count: int, first: int, stream: int) -> Tensor:
@@ -401,6 +419,14 @@ class AvatarPipeline:
         shape = (new, like.shape[1], *like.shape[3:])
         noise = standard_normal(shape, self._latent_seeds(state, new, 0, stream), device=self.device)
         return noise.transpose(0, 1)[None]
+
+
+def _has_bf16(device: torch.device) -> bool:
+    """Whether products in bf16 are faster than in fp32 on a device."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    able = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 
 def _new_latents(samples: Tensor) -> int:

@@ -96,6 +96,7 @@ def render_job(arguments: argparse.Namespace) -> RenderJob:
         weights=arguments.weights,
         device=arguments.device,
         threads=arguments.threads,
+        precision=arguments.precision,
         chunk_latents=arguments.chunk,
         out=arguments.out,
         report=arguments.report,
@@ -136,6 +137,9 @@ def _render_options() -> Parser:
     how.add_argument("--chunk", type=_chunk, default=3, metavar="N", help="latents a step, 1-6 (default: 3)")
     how.add_argument("--device", default="cpu", metavar="D", help="cpu or cuda (default: cpu)")
     how.add_argument("--threads", type=_threads, metavar="N", help="processor threads (default: all cores)")
+    how.add_argument(
+        "--precision", choices=("auto", "fp32", "bf16"), default="auto", help="of the models (default: the fastest)"
+    )
     out = shared.add_argument_group("what is written")
     out.add_argument("--out", type=Path, metavar="FILE.mp4", help="the video (default: SOUND-AVATAR.mp4)")
     out.add_argument("--report", type=Path, metavar="FILE.json", help="speed, operations, memory, versions")

@@ -38,6 +38,7 @@ class RenderJob:
         out: None means a name made of the sound's and the avatar's in the current folder.
         mark: None for no visible mark.
         threads: of torch; None leaves its choice.
+        precision: see `AvatarPipeline.load`.
     """
 
     avatar: str | None = None
@@ -48,6 +49,7 @@ class RenderJob:
     weights: Path | None = None
     device: str = "cpu"
     threads: int | None = None
+    precision: str = "auto"
     chunk_latents: int = 3
     out: Path | None = None
     report: Path | None = None
@@ -109,7 +111,7 @@ def run_render(job: RenderJob, open_source: Callable[[], SoundSource], stream: T
     if job.sheet is not None:
         check_writable(job.sheet, ".png")
     picture = load_picture(presenter.picture, *preset_frame_size(presenter.preset))
-    pipeline = load_pipeline(presenter.preset, job.weights, job.device, job.threads)
+    pipeline = load_pipeline(presenter.preset, job.weights, job.device, job.threads, job.precision)
     times = _render_file(job, presenter, pipeline, source, picture, out)
     seconds = times.frames / pipeline.fps
     print(f"{out}: {seconds:.2f} s, {times.frames} frames, {_speed(times, pipeline.fps)}", file=stream)
@@ -163,7 +165,9 @@ def preset_frame_size(name: str) -> tuple[int, int]:
         raise InputError(str(error)) from error
 
 
-def load_pipeline(preset: str, weights: Path | None, device: str, threads: int | None) -> Pipeline:
+def load_pipeline(
+    preset: str, weights: Path | None, device: str, threads: int | None, precision: str = "auto"
+) -> Pipeline:
     """The models of a preset on a device.
 
     Raises:
@@ -182,7 +186,7 @@ def load_pipeline(preset: str, weights: Path | None, device: str, threads: int |
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise InputError("there is no CUDA device here; leave --device at cpu")
     try:
-        return AvatarPipeline.load(preset=preset, weights=weights, device=device)
+        return AvatarPipeline.load(preset=preset, weights=weights, device=device, precision=precision)
     except ValueError as error:
         raise InputError(f"cannot load the models: {error}") from error
 

@@ -11,6 +11,7 @@ AvatarError
 ├── ProtocolError           a message, an SDP or a request that cannot be used
 ├── SessionError            a session or connection that is not there, or not in a state for what was asked
 ├── CapacityError           no room for another session; try again later
+├── StepCancelled           a step of the engine was taken back before its frames were there
 └── EngineError             the engine process cannot be started, or does not answer
     └── EngineLost          it died while it was working on this; it is started again
 """
@@ -76,6 +77,10 @@ class CapacityError(AvatarError):
     def __init__(self, message: str, retry_after_s: int = 10):
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class StepCancelled(AvatarError):
+    """The step was taken back by `EngineStream.rewind` before its frames were there."""
 
 
 class EngineError(AvatarError):

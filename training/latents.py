@@ -204,7 +204,7 @@ class TakeBank:
             return torch.stack([take.tensors[name] for take in takes])
 
         kinds = [kind for kind in ("lr", "hr", "base_lr", "base_hr", "shown_lr") if kind in takes[0].tensors]
-        self.latents = {kind: behind(kind, 1).transpose(0, 1).contiguous() for kind in kinds}
+        self.latents: dict[str, Tensor] = {kind: behind(kind, 1).transpose(0, 1).contiguous() for kind in kinds}
         self.tokens, self.motion, self.keypoints, self.closure = (
             behind(name) for name in ("tokens", "motion", "keypoints", "closure")
         )

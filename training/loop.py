@@ -48,7 +48,7 @@ class LoopConfig:
     prefetch_threads: int = 0  # that draw batches ahead, where drawing is work for a processor
     seed: int = 0
     device: str = "cpu"
-    bf16: bool = False  # autocast; for CUDA: bf16 is slower than fp32 on most CPUs
+    bf16: bool = False  # autocast; for CUDA, and for processors with AVX512-BF16: slower than fp32 on others
 
     def __post_init__(self) -> None:
         if self.minutes <= 0 or self.learning_rate <= 0:

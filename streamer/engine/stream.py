@@ -16,13 +16,9 @@ from streamer.engine.channel import Done, NotDone, Open, Rewind, Step
 from streamer.engine.config import EngineFacts, StreamSpec, check_energy
 from streamer.engine.ladder import Rung
 from streamer.engine.shared_frames import SAMPLES_PER_LATENT, SLOTS, Ring, RingShape, array_file
-from streamer.errors import AvatarError, EngineError, EngineLost, PictureError
+from streamer.errors import EngineError, EngineLost, PictureError, StepCancelled
 
 MAX_PROMPT_CHARACTERS = 1000  # an encoder reads a few hundred bytes at most
-
-
-class StepCancelled(AvatarError):
-    """The step was taken back by `EngineStream.rewind` before its frames were there."""
 
 
 @dataclass
