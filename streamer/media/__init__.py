@@ -1,0 +1,13 @@
+"""The media process's side of a session: one clock, playout, encoders, WebRTC peers. Never imports torch.
+
+Units: 25 frames a second; frame k covers media time [k·40 ms, (k+1)·40 ms); sound is played in blocks of 20 ms,
+block b covers [b·20 ms, (b+1)·20 ms), 960 samples at 48 kHz.
+"""
+
+FPS = 25
+FRAME_S = 1.0 / FPS
+SOUND_RATE_HZ = 48_000
+FRAME_SAMPLES = SOUND_RATE_HZ // FPS
+BLOCK_SAMPLES = 960
+BLOCK_S = BLOCK_SAMPLES / SOUND_RATE_HZ
+VIDEO_CLOCK_HZ = 90_000
