@@ -20,8 +20,8 @@ from models.layers import start_at_zero
 from models.motion import MOTION_SCALE
 from models.pose import BODY, CONTOUR, EYES, INNER_LIPS, OUTER_LIPS, PERSON_POINTS
 
-MOVING_POINTS = BODY.stop  # face and body; hands have no part in the flow
-_HEAD_AND_SHOULDERS = (70, 71, 72, 75)  # of the body's points, those that a head-and-shoulders picture shows
+# Face, head, neck and shoulders: what a head-and-shoulders picture shows. Where the rest is can only be guessed there.
+DRAGGING_POINTS = (*range(BODY.start), 70, 71, 72, 75)
 _LIPS = slice(OUTER_LIPS.start, INNER_LIPS.stop)
 _KEYPOINT_SCALE = 30.0  # displacements are a few hundredths of the picture
 _FLOW_SCALE = 0.05
@@ -36,7 +36,7 @@ class PointPlanner(nn.Module):
         super().__init__()
         self.config = config
         inputs = config.token_window * config.audio_width + config.motion_dim + config.text_tokens * config.text_width
-        self.input = nn.Linear(inputs + 2 * MOVING_POINTS, config.points_width)
+        self.input = nn.Linear(inputs + 2 * len(DRAGGING_POINTS), config.points_width)
         self.hidden = nn.Sequential(
             nn.SiLU(), nn.Linear(config.points_width, config.points_width), nn.SiLU(), nn.Dropout(config.dropout)
         )
@@ -58,7 +58,7 @@ class PointPlanner(nn.Module):
         """
         frames = motion.shape[1]
         heard = tokens.unfold(1, self.config.token_window, 1).flatten(2)
-        still = torch.cat([text.flatten(1), 4 * (reference[:, :MOVING_POINTS, :2] - 0.5).flatten(1)], dim=1)
+        still = torch.cat([text.flatten(1), 4 * (reference[:, DRAGGING_POINTS, :2] - 0.5).flatten(1)], dim=1)
         conditions = [heard, motion / self.motion_scale, still[:, None].expand(-1, frames, -1)]
         change = self.output(self.hidden(self.input(torch.cat(conditions, dim=2)))) / _KEYPOINT_SCALE
         keypoints = reference[:, None].repeat(1, frames, 1, 1)
@@ -78,28 +78,26 @@ class MotionField(nn.Module):
     def __init__(self, config: AnimatorConfig) -> None:
         super().__init__()
         self.cells = config.flow_cells
-        self.input = nn.Linear(4 * MOVING_POINTS, config.flow_width)
+        self.input = nn.Linear(4 * len(DRAGGING_POINTS), config.flow_width)
         self.hidden = nn.Sequential(nn.SiLU(), nn.Linear(config.flow_width, config.flow_width), nn.SiLU())
         self.output = nn.Linear(config.flow_width, 2 * self.cells**2)
         start_at_zero(self.output)
-        radius = torch.full((MOVING_POINTS,), 0.035)
-        radius[_LIPS], radius[BODY] = 0.014, 0.08
+        radius = torch.full((len(DRAGGING_POINTS),), 0.035)
+        radius[_LIPS], radius[BODY.start :] = 0.014, 0.08
         self.register_buffer("radius", radius, persistent=False)
 
     def forward(self, reference: Tensor, keypoints: Tensor) -> Tensor:
         """Keypoints at rest [B, 143, 3] and moved [B, T, 143, 3] → flow [B, T, 2, cells, cells], parts of a picture."""
-        rest = reference[:, None, :MOVING_POINTS, :2].expand(-1, keypoints.shape[1], -1, -1)
-        moved = keypoints[:, :, :MOVING_POINTS, :2]
+        rest = reference[:, None, DRAGGING_POINTS, :2].expand(-1, keypoints.shape[1], -1, -1)
+        moved = keypoints[:, :, DRAGGING_POINTS, :2]
         known = torch.cat([4 * (rest - 0.5), _KEYPOINT_SCALE * (moved - rest)], dim=-1).flatten(2)
         learned = self.output(self.hidden(self.input(known))).unflatten(2, (2, self.cells, self.cells))
         return self._dragged(rest, moved) + _FLOW_SCALE * learned.float()
 
     def _dragged(self, rest: Tensor, moved: Tensor) -> Tensor:
         """Flow [B, T, 2, cells, cells] of the points [B, T, P, 2] alone: Gaussian weights around each."""
-        used = [*range(BODY.start), *_HEAD_AND_SHOULDERS]
-        rest, moved, radius = rest[:, :, used], moved[:, :, used], self.radius[used]
         places = (torch.arange(self.cells, device=moved.device) + 0.5) / self.cells
-        distance = (places - moved[..., None]).square() / (2 * radius[:, None, None] ** 2)  # [B, T, P, 2, cells]
+        distance = (places - moved[..., None]).square() / (2 * self.radius[:, None, None] ** 2)  # [B, T, P, 2, cells]
         along_x, along_y = torch.exp(-distance).unbind(-2)
         weight = along_y.transpose(-1, -2) @ along_x
         drag = [(along_y * (rest - moved)[..., axis, None]).transpose(-1, -2) @ along_x for axis in (0, 1)]

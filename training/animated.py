@@ -10,6 +10,7 @@ so that the refiner learns on what it will be given. LATENTS gets one further fi
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,7 +160,9 @@ def main() -> None:
         is_generated = int((index + 1) * share) > int(index * share)
         if is_generated or not target.is_file():
             tensors = models.animate(take, stills[take.presenter], is_generated)
-            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, target)
+            partial = target.with_suffix(f".{os.getpid()}.partial")
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial)
+            partial.replace(target)
 
 
 if __name__ == "__main__":

@@ -190,6 +190,7 @@ def main() -> None:
         shown, references, keypoints, rest = (values.to(device) for values in pictures.draw(run.pictures))
         share = torch.rand(len(shown), 1, 1, device=device).square()
         shaken = keypoints + run.keypoint_noise * share * torch.randn_like(keypoints)
+        rest = rest + run.rest_noise * torch.rand_like(share) * torch.randn_like(rest)
         error = model.animator.move(references, rest, shaken[:, None])[:, 0] - shown
         return 1000 * error.square().mean() + 20 * error.abs().mean()
 

@@ -210,7 +210,8 @@ def predict(model: Conditioned, batch: Batch, t: Tensor, motion_noise: float = 0
 
 
 def make_report(held_out: list[TakeLatents], run: LRA2VRun, config: Preset, probe: Tensor) -> Report:
-    """Held-out figures of one step from noise: error (all, mouth), apertures with true and with shuffled sound.
+    """Held-out figures of one step from noise: error (all, mouth), apertures with true and with shuffled sound tokens.
+    The base is the true sound's in both.
 
     Measured as it serves: on the third window of streams that start without motion latents and go on from their own.
     """
