@@ -168,7 +168,7 @@ def _server_options() -> Parser:
     how.add_argument("--preset", default="presenter-256", metavar="P", help="size of picture and models")
     how.add_argument("--weights", type=Path, metavar="DIR", help="weights folder (default: the shipped ones)")
     how.add_argument("--device", default="cpu", metavar="D", help="cpu or cuda (default: cpu)")
-    how.add_argument("--threads", type=_threads, metavar="N", help="processor threads (default: all cores)")
+    how.add_argument("--threads", type=_threads, metavar="N", help="processor threads (default: all but one)")
     return shared
 
 

@@ -180,6 +180,8 @@ class Broadcast:
             self._is_over = True
             for track in list(self._tracks):
                 track.stop()
+            for channel in self._channels.values():
+                channel.encoder = None  # its threads would wait for the garbage collector
             if self._owns_executor:
                 self._executor.shutdown(wait=True)  # nothing runs in it: `_in_thread` waits for its job
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+import os
 import signal
 import socket
 from collections.abc import Callable
@@ -166,7 +167,7 @@ def _checked(options: ServeOptions) -> tuple[Access, EngineConfig]:
             preset=options.preset,
             weights=options.weights,
             device=options.device,
-            threads=options.threads,
+            threads=options.threads or _spare_threads(),
             pipeline="test-pattern" if options.is_test_pattern else "avatar",
             max_streams=options.max_sessions or MOST_STREAMS,
             mark=options.mark,
@@ -174,6 +175,11 @@ def _checked(options: ServeOptions) -> tuple[Access, EngineConfig]:
         return Access(options.token, options.cors_origins), config
     except ValueError as error:
         raise InputError(str(error)) from error
+
+
+def _spare_threads() -> int:
+    """Threads for the models: one core is left to codecs, network and the browser that may be on the same machine."""
+    return max(1, (os.cpu_count() or 2) - 1)
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -104,8 +104,14 @@ def test_the_presenter_says_what_the_microphone_hears(live: LiveServer, page: An
     start(page)
     probe = Probe(page)
     probe.start()
-    wait_for_readings(page, probe, "mic_beeps", 4)  # one every two seconds
-    assert len(latencies(probe.readings.mic_beeps, probe.readings.flashes, longest_ms=1900)) >= 2
+    found: list[float] = []
+    for _ in range(WAIT_MS // 500):  # a vowel every two seconds; a busy browser may lose one
+        page.wait_for_timeout(500)
+        probe.drain()
+        found = latencies(probe.readings.mic_beeps, probe.readings.flashes, longest_ms=1900)
+        if len(found) >= 2:
+            return
+    raise AssertionError(f"{found} of {probe.readings}")
 
 
 def test_a_muted_microphone_is_not_said(live: LiveServer, page: Any) -> None:

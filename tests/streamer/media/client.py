@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import threading
 import time
@@ -196,6 +197,7 @@ def open_descriptors() -> int:
 
 def run_clean(scenario: Callable[[], Awaitable[None]]) -> None:
     """Runs a scenario and makes sure that it leaves no task, no thread and no descriptor."""
+    gc.collect()  # what an earlier, failed scenario left is not ours
     threads, descriptors = set(threading.enumerate()), open_descriptors()
 
     async def main() -> None:
