@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from kernels.attention.int8 import quantised
+
 
 def allowed_keys(
     query_count: int,
@@ -42,12 +44,17 @@ def attention_reference(
     query_offset: int = 0,
     key_lengths: Tensor | None = None,
     key_windows: Tensor | None = None,
+    prefix_kv: tuple[Tensor, Tensor] | None = None,
+    is_int8: bool = False,
 ) -> Tensor:
     """softmax(scale · q kᵗ over the allowed keys) v, for q [B, N, Lq, d] and k, v [B, N, Lk, d].
 
+    The keys and values of `prefix_kv` come before k and v. With `is_int8`, q and k are first rounded as in `int8`.
     Everything is computed in fp32 and rounded once, to the dtype of q. A query that may see no key gives
     zeros.
     """
+    if prefix_kv is not None:
+        k, v = (torch.cat(pair, dim=2) for pair in zip(prefix_kv, (k, v), strict=True))
     allowed = allowed_keys(
         q.shape[2],
         k.shape[2],
@@ -57,7 +64,8 @@ def attention_reference(
         key_windows=key_windows,
         device=q.device,
     )
-    scores = (q.float() @ k.float().transpose(-1, -2)) * scale
+    queries, keys = quantised(q, k) if is_int8 else (q.float(), k.float())
+    scores = (queries @ keys.transpose(-1, -2)) * scale
     weights = scores.masked_fill(~allowed, -torch.inf).softmax(dim=-1)
     weights = weights.masked_fill(~allowed, 0.0)  # softmax of an empty row is NaN
     return (weights @ v.float()).to(q.dtype)

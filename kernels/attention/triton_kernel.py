@@ -5,6 +5,10 @@ One program handles one tile of queries of one head. All masks come down to one 
 a tile walks first over the blocks that all its rows see whole, with no mask, then over the few that need
 one.
 
+A cached prefix is a second pair of key and value tensors whose keys come first; the tile walks over it in the same
+way and then over the others. With 8-bit scores q and k are int8 with one scale a row (`int8.py`), their products
+are exact in int32, and the rest is the same.
+
 Rounding: q·k is accumulated in fp32; the softmax runs in fp32 in base 2; its weights are rounded to the
 dtype of v for the second product, which is accumulated in fp32; the result is rounded once.
 """
@@ -16,7 +20,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.dispatch import is_interpreting
+from kernels.attention.int8 import key_mean
+from kernels.dispatch import compute_capability, is_interpreting
 
 LOG2_E = 1.4426950408889634
 
@@ -71,6 +76,8 @@ def attention_triton(
     query_offset: int = 0,
     key_lengths: Tensor | None = None,
     key_windows: Tensor | None = None,
+    prefix_kv: tuple[Tensor, Tensor] | None = None,
+    is_int8: bool = False,
     tile: Tile | None = None,
 ) -> Tensor:
     """Launch the kernel; arguments as in `kernels.attention.attention`, already checked.
@@ -79,33 +86,52 @@ def attention_triton(
     is a view. `tile` overrides `choose_tile` (for tuning).
     """
     batch, heads, query_count, head_dim = q.shape
-    key_count = k.shape[2]
+    output = q.new_empty(batch, query_count, heads, head_dim).transpose(1, 2)
+    q_scales = k_scales = None
+    if is_int8:
+        from kernels.attention.int8_kernel import quantise_rows_triton
+
+        if prefix_kv is not None:  # all keys need the same mean
+            k, v = (torch.cat(pair, dim=2) for pair in zip(prefix_kv, (k, v), strict=True))
+            prefix_kv = None
+        q, q_scales = quantise_rows_triton(q)
+        k, k_scales = quantise_rows_triton(k, key_mean(k))
+    k_cache, v_cache = (k, v) if prefix_kv is None else prefix_kv
+    cache_length = 0 if prefix_kv is None else k_cache.shape[2]
+    key_count = cache_length + k.shape[2]
     groups = 1 if key_windows is None else key_windows.shape[0]
     group_length = query_count // groups
-    padded_head_dim = _padded(head_dim)
+    padded_head_dim = max(_padded(head_dim), 32) if is_int8 else _padded(head_dim)
     if tile is None:
-        major = torch.cuda.get_device_capability(q.device)[0] if q.is_cuda else 0
-        tile = choose_tile(q.element_size(), padded_head_dim, group_length, key_count, major)
+        major = compute_capability(q.device)[0]
+        tile = choose_tile(v.element_size(), padded_head_dim, group_length, key_count, major)
     is_tf32_allowed = torch.get_float32_matmul_precision() != "highest"
 
-    output = q.new_empty(batch, query_count, heads, head_dim).transpose(1, 2)
     tiles_per_group = triton.cdiv(group_length, tile.queries)
     with torch.cuda.device_of(q):
         _attention_kernel[(groups * tiles_per_group * batch * heads,)](
             q,
             k,
             v,
+            k_cache,
+            v_cache,
+            q_scales,
+            k_scales,
             output,
             key_lengths,
             key_windows.contiguous() if key_windows is not None else None,
             *q.stride(),
             *k.stride(),
             *v.stride(),
+            *k_cache.stride(),
+            *v_cache.stride(),
             *output.stride(),
             key_lengths.stride(0) if key_lengths is not None else 0,
             heads,
             groups * tiles_per_group,
+            query_count,
             key_count,
+            cache_length,
             group_length,
             tiles_per_group,
             prefix_length,
@@ -117,6 +143,8 @@ def attention_triton(
             BLOCK_N=tile.keys,
             HAS_LENGTHS=key_lengths is not None,
             HAS_WINDOWS=key_windows is not None,
+            HAS_CACHE=prefix_kv is not None,
+            IS_INT8=is_int8,
             PRECISION="tf32" if is_tf32_allowed else "ieee",
             UPCAST=is_interpreting(),
             num_warps=tile.warps,
@@ -146,8 +174,10 @@ def _attend_blocks(
     row_max,
     row_sum,
     q,
+    q_scales,
     k_ptrs,
     v_ptrs,
+    k_scales_ptr,
     k_step,
     v_step,
     first_key,
@@ -158,6 +188,7 @@ def _attend_blocks(
     BLOCK_D: tl.constexpr,
     BLOCK_N: tl.constexpr,
     IS_MASKED: tl.constexpr,
+    IS_INT8: tl.constexpr,
     PRECISION: tl.constexpr,
     UPCAST: tl.constexpr,
 ):
@@ -178,7 +209,12 @@ def _attend_blocks(
             k = tl.load(k_block, mask=(channels < HEAD_DIM)[:, None], other=0.0)
             v = tl.load(v_block, mask=(channels < HEAD_DIM)[None, :], other=0.0)
 
-        scores = _dot(q, k, tl.zeros([q.shape[0], BLOCK_N], dtype=tl.float32), PRECISION, UPCAST)
+        if IS_INT8:
+            products = tl.dot(q, k, tl.zeros([q.shape[0], BLOCK_N], dtype=tl.int32), out_dtype=tl.int32)
+            k_scales = tl.load(k_scales_ptr + start + columns, mask=start + columns < last_key, other=0.0)
+            scores = products.to(tl.float32) * q_scales[:, None] * k_scales[None, :]
+        else:
+            scores = _dot(q, k, tl.zeros([q.shape[0], BLOCK_N], dtype=tl.float32), PRECISION, UPCAST)
         if IS_MASKED:
             scores = tl.where(keys[None, :] < row_end[:, None], scores, float("-inf"))
         new_max = tl.maximum(row_max, tl.max(scores, 1) * scale_log2)
@@ -194,10 +230,56 @@ def _attend_blocks(
 
 
 @triton.jit
+def _attend_run(
+    accumulator,
+    row_max,
+    row_sum,
+    q,
+    q_scales,
+    k_head,
+    v_head,
+    k_scales_ptr,
+    k_stride_l,
+    k_stride_d,
+    v_stride_l,
+    v_stride_d,
+    first_key,
+    shortest_end,
+    longest_end,
+    row_end,
+    scale_log2,
+    HEAD_DIM: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    IS_INT8: tl.constexpr,
+    PRECISION: tl.constexpr,
+    UPCAST: tl.constexpr,
+):
+    """Fold keys from first_key to the rows' ends: blocks that all rows see whole first, with no mask."""
+    columns = tl.arange(0, BLOCK_N)
+    channels = tl.arange(0, BLOCK_D)
+    k_ptrs = k_head + channels[:, None] * k_stride_d + columns[None, :] * k_stride_l
+    v_ptrs = v_head + columns[:, None] * v_stride_l + channels[None, :] * v_stride_d
+    unmasked_end = first_key + tl.maximum(shortest_end - first_key, 0) // BLOCK_N * BLOCK_N
+    accumulator, row_max, row_sum = _attend_blocks(
+        accumulator, row_max, row_sum, q, q_scales, k_ptrs, v_ptrs, k_scales_ptr, k_stride_l, v_stride_l,
+        first_key, unmasked_end, row_end, scale_log2, HEAD_DIM, BLOCK_D, BLOCK_N, False, IS_INT8, PRECISION, UPCAST,
+    )  # fmt: skip
+    return _attend_blocks(
+        accumulator, row_max, row_sum, q, q_scales, k_ptrs, v_ptrs, k_scales_ptr, k_stride_l, v_stride_l,
+        unmasked_end, longest_end, row_end, scale_log2, HEAD_DIM, BLOCK_D, BLOCK_N, True, IS_INT8, PRECISION, UPCAST,
+    )  # fmt: skip
+
+
+@triton.jit
 def _attention_kernel(
     q_ptr,
     k_ptr,
     v_ptr,
+    k_cache_ptr,
+    v_cache_ptr,
+    q_scales_ptr,
+    k_scales_ptr,
     output_ptr,
     lengths_ptr,
     windows_ptr,
@@ -213,6 +295,14 @@ def _attention_kernel(
     v_stride_n,
     v_stride_l,
     v_stride_d,
+    k_cache_stride_b,
+    k_cache_stride_n,
+    k_cache_stride_l,
+    k_cache_stride_d,
+    v_cache_stride_b,
+    v_cache_stride_n,
+    v_cache_stride_l,
+    v_cache_stride_d,
     output_stride_b,
     output_stride_n,
     output_stride_l,
@@ -220,7 +310,9 @@ def _attention_kernel(
     lengths_stride,
     heads,
     tiles,
+    query_count,
     key_count,
+    cache_length,
     group_length,
     tiles_per_group,
     prefix_length,
@@ -232,6 +324,8 @@ def _attention_kernel(
     BLOCK_N: tl.constexpr,
     HAS_LENGTHS: tl.constexpr,
     HAS_WINDOWS: tl.constexpr,
+    HAS_CACHE: tl.constexpr,
+    IS_INT8: tl.constexpr,
     PRECISION: tl.constexpr,
     UPCAST: tl.constexpr,
 ):
@@ -258,29 +352,41 @@ def _attention_kernel(
     row_end = tl.where(query_offset + rows < prefix_length, prefix_end, key_end)
     shortest_end = tl.where(first_position < prefix_length, prefix_end, key_end)
     longest_end = tl.where(query_offset + rows_end - 1 < prefix_length, prefix_end, key_end)
-    unmasked_end = first_key + tl.maximum(shortest_end - first_key, 0) // BLOCK_N * BLOCK_N
 
-    columns = tl.arange(0, BLOCK_N)
     channels = tl.arange(0, BLOCK_D)
     tile_mask = (rows < rows_end)[:, None] & (channels < HEAD_DIM)[None, :]
     row_offsets = rows.to(tl.int64)[:, None]
     q_head = q_ptr + batch * q_stride_b + head * q_stride_n
     q = tl.load(q_head + row_offsets * q_stride_l + channels[None, :] * q_stride_d, mask=tile_mask, other=0.0)
+    q_scales = tl.full([BLOCK_M], 1.0, dtype=tl.float32)
+    k_scales = k_scales_ptr
+    if IS_INT8:
+        line = batch * heads + head
+        q_scales = tl.load(q_scales_ptr + line * query_count + rows, mask=rows < rows_end, other=0.0)
+        k_scales = k_scales_ptr + line * key_count
     k_head = k_ptr + batch * k_stride_b + head * k_stride_n
     v_head = v_ptr + batch * v_stride_b + head * v_stride_n
-    k_ptrs = k_head + channels[:, None] * k_stride_d + columns[None, :] * k_stride_l
-    v_ptrs = v_head + columns[:, None] * v_stride_l + channels[None, :] * v_stride_d
 
     accumulator = tl.zeros([BLOCK_M, BLOCK_D], dtype=tl.float32)
     row_max = tl.full([BLOCK_M], float("-inf"), dtype=tl.float32)
     row_sum = tl.zeros([BLOCK_M], dtype=tl.float32)
-    accumulator, row_max, row_sum = _attend_blocks(
-        accumulator, row_max, row_sum, q, k_ptrs, v_ptrs, k_stride_l, v_stride_l, first_key, unmasked_end,
-        row_end, scale_log2, HEAD_DIM, BLOCK_D, BLOCK_N, False, PRECISION, UPCAST,
-    )  # fmt: skip
-    accumulator, row_max, row_sum = _attend_blocks(
-        accumulator, row_max, row_sum, q, k_ptrs, v_ptrs, k_stride_l, v_stride_l, unmasked_end, longest_end,
-        row_end, scale_log2, HEAD_DIM, BLOCK_D, BLOCK_N, True, PRECISION, UPCAST,
+    if HAS_CACHE:
+        accumulator, row_max, row_sum = _attend_run(
+            accumulator, row_max, row_sum, q, q_scales,
+            k_cache_ptr + batch * k_cache_stride_b + head * k_cache_stride_n,
+            v_cache_ptr + batch * v_cache_stride_b + head * v_cache_stride_n,
+            k_scales, k_cache_stride_l, k_cache_stride_d, v_cache_stride_l, v_cache_stride_d,
+            first_key, tl.minimum(shortest_end, cache_length), tl.minimum(longest_end, cache_length),
+            tl.minimum(row_end, cache_length), scale_log2, HEAD_DIM, BLOCK_D, BLOCK_N, IS_INT8, PRECISION, UPCAST,
+        )  # fmt: skip
+        first_key = tl.maximum(first_key - cache_length, 0)
+        shortest_end -= cache_length
+        longest_end -= cache_length
+        row_end -= cache_length
+    accumulator, row_max, row_sum = _attend_run(
+        accumulator, row_max, row_sum, q, q_scales, k_head, v_head, k_scales,
+        k_stride_l, k_stride_d, v_stride_l, v_stride_d, first_key, shortest_end, longest_end, row_end,
+        scale_log2, HEAD_DIM, BLOCK_D, BLOCK_N, IS_INT8, PRECISION, UPCAST,
     )  # fmt: skip
 
     # Rows that saw no key have sum 0 and accumulator 0: divide by 1.
