@@ -84,8 +84,9 @@ def test_the_gpu_recipe_runs_at_toy_size_in_two_commands(tmp_path, monkeypatch, 
     common += [part for place in ("data", "speech", "out") for part in (f"--{place}", str(tmp_path / place))]
     small = ["vae:crop=48", "vae_decoder:crop=48", "refiner:crop=4", "refiner_one_step:crop=12", "pose:batch=16"]
     small += [f"{stage}:batch=4" for stage in ("audio", "vae", "vae_decoder", "lr_a2v", "refiner")]
-    recipe.main([*common, "--stages", "audio,vae,pose,latents", *small])
-    second = "lr_a2v,lr_few_step,refiner,refiner_one_step,vae_decoder"
+    small += ["animator:windows=4", "animator:pictures=2"]
+    recipe.main([*common, "--stages", "audio,vae,pose,latents,animator,animated", *small])
+    second = "lr_a2v,lr_few_step,refiner,generated,refiner_one_step,vae_decoder"
     recipe.main([*common, "--stages", second, *small])
     weights = tmp_path / "out" / "weights"
     pipeline = AvatarPipeline.load("tiny", weights)
