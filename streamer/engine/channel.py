@@ -1,21 +1,23 @@
 """What the two processes say to each other, and the socket it crosses.
 
 A socket of type SOCK_SEQPACKET keeps messages whole: each arrives at once or not at all, with the file descriptors
-that belong to it, and a process that dies in the middle of a message leaves none half read. Pickle is safe here: both
-ends are the same program.
+that belong to it, and a process that dies in the middle of a message leaves none half read. A message is the name of
+its class and its fields as JSON: what is read is checked, and nothing that is read can run.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import pickle
 import select
 import socket
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
+
+from pydantic import TypeAdapter
 
 from streamer.engine.config import EngineFacts
 from streamer.engine.ladder import Rung
@@ -125,6 +127,35 @@ class Log:
     text: str
 
 
+MESSAGES = {
+    kind.__name__: kind
+    for kind in (Open, Step, Rewind, CloseStream, Stall, Ready, StartFailed, Opened, Done, NotDone, Log)
+}
+
+
+@cache
+def _fields(name: str) -> TypeAdapter[Any]:
+    return TypeAdapter(MESSAGES[name])
+
+
+def packed(message: Any) -> bytes:
+    """One of `MESSAGES` as bytes."""
+    name = type(message).__name__
+    return name.encode() + b" " + _fields(name).dump_json(message)
+
+
+def unpacked(packet: bytes) -> Any:
+    """The message of `packed`.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    name, _, fields = packet.partition(b" ")
+    if (kind := name.decode(errors="replace")) not in MESSAGES:
+        raise ValueError(f"no message is called {kind[:40]!r}")
+    return _fields(kind).validate_json(fields)
+
+
 class ChildChannel:
     """The child's end: blocking.
 
@@ -138,7 +169,7 @@ class ChildChannel:
     def send(self, message: Any) -> None:
         """Raises EOFError when the parent is gone."""
         try:
-            self._socket.send(pickle.dumps(message))
+            self._socket.send(packed(message))
         except OSError as error:
             raise EOFError(str(error)) from error
 
@@ -180,7 +211,7 @@ class ParentChannel:
             EngineLost: if the child is gone.
             EngineError: if thousands of messages wait already.
         """
-        packet = pickle.dumps(message)
+        packet = packed(message)
         if not self.is_open:
             _close_all(descriptors)
             raise EngineLost("the engine process is gone")
@@ -241,7 +272,7 @@ def _receive(connection: socket.socket) -> tuple[Any, list[int]]:
         raise EOFError(str(error)) from error
     if not packet:
         raise EOFError("the other end is closed")
-    return pickle.loads(packet), descriptors
+    return unpacked(packet), descriptors
 
 
 def _close_all(descriptors: Sequence[int]) -> None:

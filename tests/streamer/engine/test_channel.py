@@ -4,7 +4,9 @@ import socket
 
 import pytest
 
+from streamer.engine import channel
 from streamer.engine.channel import ChildChannel, Log, ParentChannel, Rewind
+from streamer.engine.ladder import Rung
 from streamer.errors import EngineError, EngineLost
 
 
@@ -91,3 +93,14 @@ def test_end_of_the_parent_is_an_error_at_the_child() -> None:
     with pytest.raises(EOFError):
         child.send(Log(0, ""))
     theirs.close()
+
+
+@pytest.mark.parametrize("packet", [b"", b"Step", b"Step {}", b"os.system {}", b"\x80\x04K\x01.", b'Stall {"seconds": "x"}'])
+def test_what_is_no_message_is_refused_and_never_run(packet):
+    with pytest.raises(ValueError):
+        channel.unpacked(packet)
+
+
+def test_messages_come_out_as_they_went_in():
+    done = channel.Done(3, 7, -2, 12, Rung.NO_REFINER, {"decode": 1.5}, 10.25, 10.5)
+    assert channel.unpacked(channel.packed(done)) == done
