@@ -95,7 +95,9 @@ def test_end_of_the_parent_is_an_error_at_the_child() -> None:
     theirs.close()
 
 
-@pytest.mark.parametrize("packet", [b"", b"Step", b"Step {}", b"os.system {}", b"\x80\x04K\x01.", b'Stall {"seconds": "x"}'])
+@pytest.mark.parametrize(
+    "packet", [b"", b"Step", b"Step {}", b"os.system {}", b"\x80\x04K\x01.", b'Stall {"seconds": "x"}']
+)
 def test_what_is_no_message_is_refused_and_never_run(packet):
     with pytest.raises(ValueError):
         channel.unpacked(packet)
