@@ -108,6 +108,18 @@ class TrueKeypoints:
         return self.keypoints[self.position : self.position + len(frames)].clone()
 
 
+@dataclass
+class TruePlan:
+    """Stands in for the animator's planner: what it plans are the keypoints that `TrueKeypoints` shows."""
+
+    keypoints: TrueKeypoints
+
+    def __call__(self, tokens: Tensor, motion: Tensor, text: Tensor, reference: Tensor) -> Tensor:
+        """Same arguments as `models.animator.PointPlanner.forward`; returns [1, G, 143, 3]."""
+        first = self.keypoints.position
+        return self.keypoints.keypoints[None, first : first + motion.shape[1]].clone()
+
+
 @torch.inference_mode()
 def refine_true(pipeline: AvatarPipeline, take: Take, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The pipeline from LR latents on, with true latents and keypoints in the place of generated ones.
@@ -132,8 +144,9 @@ def refine_true(pipeline: AvatarPipeline, take: Take, frames: np.ndarray) -> tup
     state = pipeline.start(reference_tensor(read_picture(take.reference), (height, width)), take.prompt)
     keypoints = TrueKeypoints(torch.from_numpy(take.keypoints).to(pipeline.device))
     recorder = PoseRecorder(keypoints)
-    own = pipeline.lr_a2v, pipeline.pose_estimator
+    own = pipeline.lr_a2v, pipeline.pose_estimator, pipeline.point_planner
     pipeline.lr_a2v, pipeline.pose_estimator = latents, recorder  # type: ignore[assignment]
+    pipeline.point_planner = TruePlan(keypoints)
     refined = []
     try:
         for first in range(0, count, chunk_frames):
@@ -141,7 +154,7 @@ def refine_true(pipeline: AvatarPipeline, take: Take, frames: np.ndarray) -> tup
             chunk, state = pipeline.step(torch.zeros(chunk_frames * SAMPLES_PER_FRAME), state)
             refined.append(to_uint8(chunk))
     finally:
-        pipeline.lr_a2v, pipeline.pose_estimator = own
+        pipeline.lr_a2v, pipeline.pose_estimator, pipeline.point_planner = own
     return np.concatenate(refined), np.concatenate(recorder.frames)
 
 

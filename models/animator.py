@@ -23,6 +23,7 @@ from models.pose import BODY, CONTOUR, EYES, INNER_LIPS, OUTER_LIPS, PERSON_POIN
 # Face, head, neck and shoulders: what a head-and-shoulders picture shows. Where the rest is can only be guessed there.
 DRAGGING_POINTS = (*range(BODY.start), 70, 71, 72, 75)
 _LIPS = slice(OUTER_LIPS.start, INNER_LIPS.stop)
+_ANCHORS = [27, 28, 29, 30, 31, 33, 35, 36, 39, 42, 45]  # nose and corners of the eyes: where the face is
 _KEYPOINT_SCALE = 30.0  # displacements are a few hundredths of the picture
 _FLOW_SCALE = 0.05
 
@@ -127,6 +128,25 @@ def moved_picture(picture: Tensor, flow: Tensor) -> Tensor:
     pictures = picture.repeat_interleave(frames, dim=0)
     moved = F.grid_sample(pictures, grid, mode="bilinear", padding_mode="border", align_corners=False)
     return moved.unflatten(0, (batch, frames))
+
+
+def with_planned_features(seen: Tensor, planned: Tensor) -> Tensor:
+    """Keypoints read off LR frames, with lips and lids as they were planned.
+
+    What small frames show of a shut lip or lid is a pixel or two, and LR-A2V, in doubt, paints it half shut. The
+    planner knows. The features keep the planned shape and go where the face is seen.
+
+    Args:
+        seen, planned: [T, 143, 3] of the same frames.
+
+    Returns:
+        keypoints [T, 143, 3].
+    """
+    shift = (seen - planned)[:, _ANCHORS, :2].mean(1, keepdim=True)
+    keypoints = seen.clone()
+    for points in (EYES, _LIPS):
+        keypoints[:, points, :2] = planned[:, points, :2] + shift
+    return keypoints
 
 
 def point_weights(lips: float = 6.0, eyes: float = 4.0) -> Tensor:

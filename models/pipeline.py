@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kernels.low_pass import low_pass_noise, standard_normal
 from models import checkpoints
-from models.animator import Animator
+from models.animator import Animator, with_planned_features
 from models.conditions import SAMPLE_RATE, SAMPLES_PER_FRAME, AudioEncoder, AudioState, TextEncoder
 from models.configs import Preset, SamplingConfig
 from models.lr_a2v import LRA2V
@@ -48,6 +48,7 @@ class AvatarPipeline:
             self.pose = KeypointNet(preset.pose)
             self.animator = None if preset.animator is None else Animator(preset.animator)
         self.pose_estimator: PoseEstimator = self.pose
+        self.point_planner: Callable[..., Tensor] | None = None if self.animator is None else self.animator.points
         for component in checkpoints.components(preset):
             getattr(self, component).eval().requires_grad_(False)
 
@@ -245,7 +246,8 @@ class AvatarPipeline:
         state = replace(state, stage_ms=dict(state.stage_ms))
         tokens, audio = self._hear(samples, state)
         with self._timed(state, "lr_a2v"), self._fast():
-            lr_latents = self._generate_lr(tokens, new, state, sampling)
+            planned = self._planned_keypoints(tokens, new, state)
+            lr_latents = self._generate_lr(tokens, new, planned, state, sampling)
         with self._timed(state, "lr_decode"), self._fast():
             is_half_rate = sampling.is_half_rate and not sampling.is_refined  # keypoints are read off every frame
             lr_frames, lr_cache = self.vae.decode_chunk(lr_latents, state.lr_cache, is_half_rate)
@@ -265,7 +267,11 @@ class AvatarPipeline:
         if not sampling.is_refined:
             with self._timed(state, "decode"):
                 return self._enlarge(lr_frames, sampling.is_half_rate), after
-        return self._finish(lr_latents, lr_frames, state, after, sampling)
+        with self._timed(state, "pose"):
+            keypoints = self.pose_estimator(lr_frames)
+            keypoints[:, BACKGROUND] = state.reference_keypoints[BACKGROUND]
+            keypoints = keypoints if planned is None else with_planned_features(keypoints, planned)
+        return self._finish(lr_latents, keypoints, state, after, sampling)
 
     def _hear(self, samples: Tensor, state: ChunkState) -> tuple[Tensor, AudioState]:
         """Audio tokens [context + 4n, D] up to the chunk's end, and what the encoder carries."""
@@ -274,13 +280,10 @@ class AvatarPipeline:
             return torch.cat([state.audio_tokens, tokens]), audio
 
     def _finish(
-        self, lr_latents: Tensor, lr_frames: Tensor, state: ChunkState, after: ChunkState, sampling: SamplingConfig
+        self, lr_latents: Tensor, keypoints: Tensor, state: ChunkState, after: ChunkState, sampling: SamplingConfig
     ) -> tuple[Tensor, ChunkState]:
-        """The way from LR latents and frames [4n, 3, h, w] to HR frames [4n, 3, H, W], and the state after it."""
+        """The way from LR latents and keypoints [4n, 143, 3] to HR frames [4n, 3, H, W], and the state after it."""
         m = self.preset.motion_latents
-        with self._timed(state, "pose"):
-            keypoints = self.pose_estimator(lr_frames)
-            keypoints[:, BACKGROUND] = state.reference_keypoints[BACKGROUND]
         hr_latents = self._refine(lr_latents, keypoints, lr_latents.shape[2], state, sampling)
         with self._timed(state, "decode"), self._fast():
             frames, hr_cache = self.vae.decode_chunk(hr_latents, state.hr_cache, sampling.is_half_rate)
@@ -319,8 +322,10 @@ class AvatarPipeline:
             torch.cuda.synchronize(self.device)
         state.stage_ms[stage] = state.stage_ms.get(stage, 0.0) + (time.perf_counter() - started) * 1e3
 
-    def _generate_lr(self, tokens: Tensor, new: int, state: ChunkState, sampling: SamplingConfig) -> Tensor:
-        """Audio tokens [context + 4n, D] → new LR latents [1, C, n, h, w]."""
+    def _generate_lr(
+        self, tokens: Tensor, new: int, planned: Tensor | None, state: ChunkState, sampling: SamplingConfig
+    ) -> Tensor:
+        """Audio tokens [context + 4n, D] and planned keypoints [4n, 143, 3] → new LR latents [1, C, n, h, w]."""
         motion_latents = 0 if state.lr_motion is None else state.lr_motion.shape[2]
         frames = 1 + motion_latents + new
         window_tokens = tokens.unfold(0, self.preset.lr_a2v.audio_window, 1).transpose(1, 2)[::_FRAMES_PER_LATENT]
@@ -330,11 +335,10 @@ class AvatarPipeline:
         if self.preset.lr_a2v.motion_dim:
             count = _FRAMES_PER_LATENT * (motion_latents + new)
             first = state.motion_index - _FRAMES_PER_LATENT * motion_latents
-            rows = torch.from_numpy(motion_frames(state.seed, first, count, state.energies(first, count)))
-            rows = rows.to(self.device)
+            rows = self._motion_plan(first, count, state)
             plan = F.pad(rows.unflatten(0, (-1, _FRAMES_PER_LATENT)), (0, 0, 0, 0, 1, 0))[None]
         prefix = [state.lr_reference] + ([state.lr_motion] if state.lr_motion is not None else [])
-        base = None if plan is None else self._moved_lr(tokens, rows[-_FRAMES_PER_LATENT * new :], state)
+        base = None if planned is None else self._moved(state.lr_picture, planned, state)
         null_text = self._encode_text("") if sampling.text_guidance != 1 else None
 
         def denoise(latents: Tensor, t: Tensor) -> Tensor:
@@ -351,14 +355,19 @@ class AvatarPipeline:
 
         return euler(denoise, self._noise(state, new, state.lr_reference, stream=0), sampling.lr_steps)
 
-    def _moved_lr(self, tokens: Tensor, plan: Tensor, state: ChunkState) -> Tensor | None:
-        """The small reference where sound tokens [context + 4n, D], plan [4n, M] and prompt put it: [1, C, n, h, w]."""
-        if self.animator is None:
+    def _motion_plan(self, first: int, count: int, state: ChunkState) -> Tensor:
+        """The stream's motion plan of `count` frames from frame `first` on, [count, M]."""
+        return torch.from_numpy(motion_frames(state.seed, first, count, state.energies(first, count))).to(self.device)
+
+    def _planned_keypoints(self, tokens: Tensor, new: int, state: ChunkState) -> Tensor | None:
+        """Where sound tokens [context + 4n, D], plan and prompt put the presenter, [4n, 143, 3]; None: no animator."""
+        if self.animator is None or self.point_planner is None:
             return None
-        heard = tokens[-len(plan) - self.animator.config.token_window + 1 :]
+        count = _FRAMES_PER_LATENT * new
+        heard = tokens[-count - self.animator.config.token_window + 1 :]
+        plan = self._motion_plan(state.motion_index, count, state)
         with torch.autocast(self.device.type, enabled=False):  # half a pixel is lost in bf16
-            keypoints = self.animator.points(heard[None], plan[None], state.text, state.reference_keypoints[None])
-        return self._moved(state.lr_picture, keypoints[0], state)
+            return self.point_planner(heard[None], plan[None], state.text, state.reference_keypoints[None])[0]
 
     def _moved(self, picture: Tensor, keypoints: Tensor, state: ChunkState) -> Tensor | None:
         """Latents [1, C, n, h, w] of a reference picture [1, 3, H, W] moved to keypoints [4n, 143, 3]."""

@@ -86,9 +86,9 @@ class _Channel:
 class Broadcast:
     """Plays a playout on its clock at 25 fps and fans the packets out.
 
-    A frame that is not there in time is waited for up to 120 ms; then the last one is encoded again in its place,
-    with silence. After a stall of the process the player goes on at the present, sound and picture together,
-    instead of sending all that was missed. Encoding runs in two threads of its own.
+    A frame that is not there in time is waited for up to 120 ms. Then, as after a stall of the process, the player goes
+    on at the present, sound and picture together, instead of sending all that was missed; until frames come again, the
+    last one is encoded in their place, in time, with silence. Encoding runs in two threads of its own.
 
     Args:
         clock: of the session.
@@ -193,7 +193,8 @@ class Broadcast:
             if late_s > SKIP_S:  # the encoder, or everything, was too slow: on with the present
                 index = max(index, self._frame_now())
             index = max(index, self._resume_frame)
-            await self.playout.wait_for(index)
+            if not await self.playout.wait_for(index):
+                index = max(index, self._frame_now())
             picture = self.playout.frame(index)
             if picture is not None:
                 self._last_picture = picture
@@ -216,7 +217,8 @@ class Broadcast:
                 self._stats.skipped_ms += (2 * frame - block) * BLOCK_S * 1000
                 self._resume_frame = max(self._resume_frame, frame)
             block = max(block, 2 * self._resume_frame)
-            await self.playout.wait_for(block // 2)
+            if not await self.playout.wait_for(block // 2):
+                block = max(block, self._block_now())
             samples = self.playout.sound(block)
             if self._sound_tracks:
                 packet = await self._in_thread(encoder.encode, samples, block)
@@ -295,6 +297,10 @@ class Broadcast:
 
     def _frame_now(self) -> int:
         return math.floor(self.clock.media_s() * FPS)
+
+    def _block_now(self) -> int:
+        """The block that leaves now."""
+        return math.floor((self.clock.media_s() + SOUND_LEAD_S) / BLOCK_S)
 
     def _track(
         self,

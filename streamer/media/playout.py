@@ -40,7 +40,8 @@ class Playout:
 
     The player asks for every frame and every block once, in order. Something that is up to 120 ms late still plays,
     that much late, with its own timestamp; `wait_for` waits for it that long. Later than that, frame and sound of
-    the frame are dropped together, so that they cannot drift apart.
+    the frame are dropped together, so that they cannot drift apart. Only the first frame of an outage is waited for:
+    silence that is 120 ms late for seconds makes browsers hold back the sound, and not the picture, for half a minute.
 
     Overflow: frames more than `max_frames` ahead of the clock are refused with an error; what the clock has passed
     by more than 120 ms is forgotten.
@@ -67,6 +68,7 @@ class Playout:
         self._next_frame = 0  # what the player asks for next
         self._next_block = 0
         self._arrival = asyncio.Event()
+        self._is_dry = False  # a wait was in vain, and nothing has come since
 
     def put(self, first_frame: int, frames: np.ndarray, sound: np.ndarray, tag: object = None) -> int:
         """Adds a span of frames and the sound of the same span; both are copied.
@@ -114,6 +116,7 @@ class Playout:
                 self._sound[index] = sound_kept[offset]
                 self._tags[index] = tag
             self.stats.frames_put += count - skip
+            self._is_dry = False
         self._arrival.set()
         self._arrival = asyncio.Event()
         return dropped
@@ -152,14 +155,17 @@ class Playout:
         return samples[half * BLOCK_SAMPLES : (half + 1) * BLOCK_SAMPLES]
 
     async def wait_for(self, index: int) -> bool:
-        """Waits for a frame and its sound as long as they would not be too late.
+        """Waits for a frame and its sound as long as they may still come and would not be too late.
 
         Returns:
             Whether the frame is there.
         """
         deadline_s = index * FRAME_S + LATE_S
         while index not in self._sound and index not in self._frames:
+            if self._is_dry or any(stored > index for stored in self._frames):  # chunks come in order
+                return False
             if self.clock.media_s() >= deadline_s - SETTLE_S:
+                self._is_dry = True
                 return False
             waits = [
                 asyncio.ensure_future(self._arrival.wait()),

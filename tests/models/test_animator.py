@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from models.animator import Animator, moved_picture
+from models.animator import Animator, moved_picture, with_planned_features
 from models.configs import AnimatorConfig
-from models.pose import BACKGROUND, HANDS
+from models.pose import BACKGROUND, EYES, HANDS, INNER_LIPS, OUTER_LIPS
 
 CONFIG = AnimatorConfig(points_width=16, flow_cells=16, flow_width=16, audio_width=6, text_tokens=2, text_width=4)
 
@@ -85,3 +85,17 @@ def test_flow_is_in_parts_of_the_picture_and_points_back():
     flow[:, :, 1] = 1 / 16
     moved = moved_picture(picture, flow)[0, 0]
     torch.testing.assert_close(moved[:, :-1, :-2], picture[0, :, 1:, 2:], rtol=0, atol=1e-5)
+
+
+def test_lips_and_lids_keep_their_planned_shape_where_the_face_is_seen():
+    torch.manual_seed(3)
+    planned = rest(4)
+    seen = planned.clone()
+    seen[:, : BACKGROUND.start, 0] += 0.04  # the face is seen further to the right
+    for features in (EYES, OUTER_LIPS, INNER_LIPS):
+        inside = range(features.start, features.stop)
+        kept = [point for point in inside if point not in (36, 39, 42, 45)]  # corners of the eyes say where the face is
+        seen[:, kept, 1] += 0.01 * torch.randn(4, len(kept))
+    expected = planned.clone()
+    expected[:, : BACKGROUND.start, 0] += 0.04
+    torch.testing.assert_close(with_planned_features(seen, planned), expected, rtol=0, atol=1e-6)

@@ -286,6 +286,42 @@ def test_waiting_ends_at_120_ms_without_it() -> None:
     run(scenario)
 
 
+def test_after_a_wait_in_vain_nothing_is_waited_for_until_something_comes() -> None:
+    async def scenario(time: SimulatedTime, playout: Playout) -> None:
+        waiting = asyncio.ensure_future(playout.wait_for(0))
+        await time.advance(0.12)
+        assert await waiting is False
+        for frame in range(3, 10):
+            assert await playout.wait_for(frame) is False  # at once: the time stands still
+        put(playout, 10, 2)
+        waiting = asyncio.ensure_future(playout.wait_for(12))
+        await settle()
+        assert await playout.wait_for(10) and await playout.wait_for(11)
+        waiting.cancel()
+
+    run(scenario)
+
+
+def test_what_is_too_late_to_be_played_does_not_end_an_outage() -> None:
+    async def scenario(time: SimulatedTime, playout: Playout) -> None:
+        waiting = asyncio.ensure_future(playout.wait_for(0))
+        await time.advance(1.0)
+        assert await waiting is False
+        assert put(playout, 0, 12) == 12
+        assert await playout.wait_for(25) is False
+
+    run(scenario)
+
+
+def test_what_is_missing_before_something_that_is_there_is_not_waited_for() -> None:
+    async def scenario(time: SimulatedTime, playout: Playout) -> None:
+        put(playout, 12, 12)
+        assert await playout.wait_for(11) is False  # at once
+        assert await playout.wait_for(12) is True
+
+    run(scenario)
+
+
 def test_a_cancelled_wait_leaves_no_task() -> None:
     async def scenario(time: SimulatedTime, playout: Playout) -> None:
         waiting = asyncio.ensure_future(playout.wait_for(0))
