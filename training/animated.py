@@ -3,8 +3,9 @@
     python -m training.animated --latents LATENTS --data DATA --weights WEIGHTS [--generated-share 0.5] [--device cuda]
 
 As when it serves: the small reference is moved to planned keypoints; the full one to the keypoints that the pose
-estimator reads off decoded small frames. With a trained LR-A2V a share of the takes gets small latents of its making,
-so that the refiner learns on what it will be given. LATENTS gets one further file a take.
+estimator reads off decoded small frames, lips and lids as planned. What is planned there is what really happens: the
+refiner has to learn to show what it is told. With a trained LR-A2V a share of the takes gets small latents of its
+making, so that the refiner learns on what it will be given. LATENTS gets one further file a take.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from models.animator import Animator
+from models.animator import Animator, with_planned_features
 from models.checkpoints import load_component
 from models.conditions import TextEncoder
 from models.configs import Preset
@@ -71,11 +72,13 @@ class AnimatedTakes:
 
         Returns:
             `base_lr` [C, T, h, w]; `shown_lr` [C, T, h, w], the small latents that the refiner is given, true or
-            generated; `seen` [4T, 143, 3], the keypoints read off them; `base_hr` [C, T, 2h, 2w].
+            generated; `seen` [4T, 143, 3], the keypoints read off them, with true lips and lids; `base_hr`
+            [C, T, 2h, 2w].
         """
         base_lr = self._moved(still.small, still, self._planned(take, still))
         shown_lr = self._generated(take, base_lr) if is_generated else take.tensors["lr"]
-        seen = self._seen(shown_lr)
+        bias = still.keypoints - take.reference["keypoints"].to(self.device)  # a plan starts from what is seen at rest
+        seen = with_planned_features(self._seen(shown_lr), take.tensors["keypoints"].to(self.device) + bias)
         return {
             "base_lr": base_lr,
             "shown_lr": shown_lr,

@@ -22,13 +22,17 @@ from models.pose import INNER_LIPS, OUTER_LIPS
 
 @dataclass(frozen=True)
 class TakeFrames:
-    """One rendered take. Its frames are decoded at first use into `<name>.frames.npy` beside it."""
+    """One take. Its frames are decoded at first use into `<name>.frames.npy` beside it."""
 
-    path: Path  # of the .mp4
+    path: Path  # of the .mp4, which a take of keypoints alone has not
 
     @property
     def name(self) -> str:
         return self.path.stem
+
+    @property
+    def has_pictures(self) -> bool:
+        return self.path.is_file()
 
     @property
     def heldout(self) -> bool:
@@ -58,10 +62,11 @@ class TakeFrames:
         return self.keypoints[:, OUTER_LIPS.start : INNER_LIPS.stop, :2].mean(1)
 
 
-def takes(folder: Path, heldout: bool) -> list[TakeFrames]:
-    """Finished takes of a data folder."""
-    found = [TakeFrames(path) for path in sorted(folder.glob("**/*.mp4")) if path.with_suffix(".json").is_file()]
-    return [take for take in found if take.heldout == heldout and not take.name.endswith(".partial")]
+def takes(folder: Path, heldout: bool, with_pictures: bool = True) -> list[TakeFrames]:
+    """Finished takes of a data folder, those of keypoints alone only with `with_pictures` False."""
+    finished = [path for path in sorted(folder.glob("**/*.json")) if path.with_suffix(".wav").is_file()]
+    found = [TakeFrames(path.with_suffix(".mp4")) for path in finished]
+    return [take for take in found if take.heldout == heldout and (take.has_pictures or not with_pictures)]
 
 
 def half_size(frames: np.ndarray) -> np.ndarray:

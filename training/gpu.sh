@@ -8,11 +8,12 @@
 # safetensors, pyyaml, tqdm, av, moderngl and pytest, and EGL; nothing is downloaded. A step that was stopped is
 # run again as it was: finished takes and stages are kept.
 #
-# Environment: PYTHON, WORK, WORKERS, PRESENTERS, MINUTES (of training video), SCALE (factor of all training
-# times), STEP_SECONDS (a step's limit), START (weights folder: its speech encoder is used, none is trained).
+# Environment: PYTHON, WORK, WORKERS, PRESENTERS, MINUTES (of training video), SPOKEN_MINUTES (of keypoints alone),
+# SCALE (factor of all training times), STEP_SECONDS (a step's limit), START (weights folder: its speech encoder is
+# used, none is trained).
 set -euo pipefail
 
-[[ $# -eq 3 ]] || { sed -n '2,14s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[[ $# -eq 3 ]] || { sed -n '2,15s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 pack=$1 out=$2 step=$3
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
@@ -81,6 +82,7 @@ PYTHON
     kernels=$!
     render_takes "${HELDOUT_MINUTES:-3}" --heldout --voices allison,awb
     render_takes "${MINUTES:-28}"
+    render_takes "${SPOKEN_MINUTES:-140}" --keypoints-only --first-take 1000
     say "decode"
     timeout "$(left)" "$python" -m training.frames --data "$data" --workers "$workers"
     wait "$kernels"

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from scipy.io import wavfile
 from torch import Tensor
@@ -30,19 +31,15 @@ REFERENCES_PER_TAKE = 3
 
 
 def encode_take(take: TakeFrames, vae: CausalVAE, audio: AudioEncoder) -> dict[str, Tensor]:
-    """Latents, audio tokens, motion and keypoints of a take, and of a few of its frames as references.
+    """What `encode_speech` gives, latents, and a few of the take's frames as references.
 
-    Frames and sound go to the device of the VAE; the result is on the CPU.
+    Frames go to the device of the VAE; the result is on the CPU.
     """
     device = vae.latent_mean.device
-    count = len(take.frames) // 4 * 4
+    spoken = encode_speech(take, audio)
+    count = len(spoken["tokens"])
     frames = np.array(take.frames[:count])
-    rate, samples = wavfile.read(take.path.with_suffix(".wav"))
-    if rate != 16_000:
-        raise ValueError(f"{take.name}: sound must be 16 kHz, got {rate}")
-    samples = samples.astype(np.float32) / (32768 if samples.dtype == np.int16 else 1)
-    with np.load(take.path.with_suffix(".npz")) as arrays:
-        motion, closure = (arrays[name][:count].astype(np.float32) for name in ("motion", "closure"))
+    motion = spoken["motion"].numpy()
     rng = np.random.default_rng(len(take.name))
     picks = rng.integers(count, size=REFERENCES_PER_TAKE)
 
@@ -55,16 +52,30 @@ def encode_take(take: TakeFrames, vae: CausalVAE, audio: AudioEncoder) -> dict[s
         return torch.cat(parts, dim=1).half().cpu()
 
     half = half_size(frames)
-    return {
+    return spoken | {
         "lr": groups(half),
         "hr": groups(frames),
         "reference_lr": singles(half),
         "reference_hr": singles(frames),
         "reference_motion": torch.from_numpy(motion[picks]),
         "reference_keypoints": torch.from_numpy(take.keypoints[picks]),
+    }
+
+
+def encode_speech(take: TakeFrames, audio: AudioEncoder) -> dict[str, Tensor]:
+    """Audio tokens, motion, closure and keypoints of a take, whole latents: what needs no pictures; on the CPU."""
+    count = len(take.keypoints) // 4 * 4
+    rate, samples = wavfile.read(take.path.with_suffix(".wav"))
+    if rate != 16_000:
+        raise ValueError(f"{take.name}: sound must be 16 kHz, got {rate}")
+    samples = samples.astype(np.float32) / (32768 if samples.dtype == np.int16 else 1)
+    with np.load(take.path.with_suffix(".npz")) as arrays:
+        motion, closure = (torch.from_numpy(arrays[name][:count].astype(np.float32)) for name in ("motion", "closure"))
+    device = next(audio.parameters()).device
+    return {
         "tokens": audio.encode(torch.from_numpy(samples).to(device))[:count].half().cpu(),
-        "motion": torch.from_numpy(motion),
-        "closure": torch.from_numpy(closure),
+        "motion": motion,
+        "closure": closure,
         "keypoints": torch.from_numpy(take.keypoints[:count].copy()),
     }
 
@@ -112,13 +123,16 @@ class TakeLatents:
 
     @property
     def latents(self) -> int:
-        return self.tensors["lr"].shape[1]
+        return len(self.tensors["tokens"]) // 4
 
 
-def load_latents(folder: Path, heldout: bool, device: str = "cpu") -> list[TakeLatents]:
+def load_latents(
+    folder: Path, heldout: bool, device: str = "cpu", with_pictures: bool = True
+) -> list[TakeLatents]:
     """All takes of a latents folder, their tensors on a device: windows are then cut where they are used.
 
-    With the bases of `training.animated` where they were made.
+    With the bases of `training.animated` where they were made; with takes of keypoints alone only if
+    `with_pictures` is False.
 
     Raises:
         ValueError: if there are none.
@@ -128,6 +142,9 @@ def load_latents(folder: Path, heldout: bool, device: str = "cpu") -> list[TakeL
     for path in sorted(folder.glob("*.safetensors")):
         if ("_heldout_" in path.name) != heldout:
             continue
+        with safe_open(path, "pt") as stored:
+            if with_pictures and "lr" not in stored.keys():
+                continue
         about = json.loads(path.with_suffix(".json").read_text())
         tensors = load_file(path, device)
         animated = folder / "animated" / path.name
@@ -179,7 +196,7 @@ class TakeBank:
 
     Attributes:
         latents: "lr" and "hr", float16 [L, C, h, w]; "base_lr", "base_hr" and "shown_lr" where the animator's bases
-            were made: see `training.animated`.
+            were made: see `training.animated`. None of them with takes of keypoints alone.
         seen: [F, 143, 3], keypoints as the pose estimator reads them; the exact ones where there are no bases.
         tokens, motion, keypoints, closure: [F, …].
         references: "lr", "hr" [P, C, h, w] and "keypoints" [P, 143, 3] of the presenters' neutral pictures.
@@ -203,20 +220,24 @@ class TakeBank:
         def stacked(name: str) -> Tensor:
             return torch.stack([take.tensors[name] for take in takes])
 
-        kinds = [kind for kind in ("lr", "hr", "base_lr", "base_hr", "shown_lr") if kind in takes[0].tensors]
+        common = set.intersection(*(set(take.tensors) for take in takes))
+        kinds = [kind for kind in ("lr", "hr", "base_lr", "base_hr", "shown_lr") if kind in common]
         self.latents: dict[str, Tensor] = {kind: behind(kind, 1).transpose(0, 1).contiguous() for kind in kinds}
         self.tokens, self.motion, self.keypoints, self.closure = (
             behind(name) for name in ("tokens", "motion", "keypoints", "closure")
         )
-        self.seen = behind("seen") if "seen" in takes[0].tensors else self.keypoints
-        frames = [len(values) for values in (self.tokens, self.motion, self.keypoints, self.closure)]
+        self.seen = behind("seen") if "seen" in common else self.keypoints
+        frames = [4 * len(latents) for latents in self.latents.values()]
+        frames += [len(values) for values in (self.tokens, self.motion, self.keypoints, self.closure)]
         if set(frames) != {4 * int(self.counts.sum())}:
-            raise ValueError(f"{self.counts.sum()} latents, but tokens, motion, keypoints, closure of {frames} frames")
+            raise ValueError(f"latents, tokens, motion, keypoints, closure are of {frames} frames")
         self.references = {kind: torch.stack([of_presenter[n][kind] for n in names]) for kind in ("lr", "hr")}
         self.references = {kind: reference[:, :, 0] for kind, reference in self.references.items()}
         self.references["keypoints"] = torch.stack([of_presenter[name]["keypoints"] for name in names])
-        self.further = {kind: stacked(f"reference_{kind}").transpose(1, 2) for kind in ("lr", "hr")}
-        self.further |= {kind: stacked(f"reference_{kind}") for kind in ("motion", "keypoints")}
+        self.further: dict[str, Tensor] = {}
+        if kinds:
+            self.further |= {kind: stacked(f"reference_{kind}").transpose(1, 2) for kind in ("lr", "hr")}
+            self.further |= {kind: stacked(f"reference_{kind}") for kind in ("motion", "keypoints")}
 
     def index(self, streams: Streams, before: int) -> tuple[Tensor, Tensor]:
         """Takes and first latents, int64 [size] each, of the streams' windows with `before` latents in front."""
@@ -310,14 +331,14 @@ def main() -> None:
         presenter = picture.stem.split("_")[1]
         target = arguments.out / "references" / f"{presenter}.safetensors"
         save_file(encode_reference(picture, vae, keypoints), target)
-    for take in tqdm(takes(arguments.data, heldout=True) + takes(arguments.data, heldout=False)):
+    for take in tqdm([take for heldout in (True, False) for take in takes(arguments.data, heldout, False)]):
         target = arguments.out / f"{take.name}.safetensors"
         if target.is_file():
             continue
         about = json.loads(take.path.with_suffix(".json").read_text())
         target.with_suffix(".json").write_text(json.dumps({key: about[key] for key in ("presenter", "prompt")}))
-        tensors = {name: tensor.contiguous() for name, tensor in encode_take(take, vae, audio).items()}
-        save_file(tensors, target)
+        encoded = encode_take(take, vae, audio) if take.has_pictures else encode_speech(take, audio)
+        save_file({name: tensor.contiguous() for name, tensor in encoded.items()}, target)
 
 
 if __name__ == "__main__":

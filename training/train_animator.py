@@ -33,13 +33,17 @@ from training.train_vae import psnr
 
 @dataclass(frozen=True)
 class AnimatorRun:
-    """`windows` stretches of `frames` frames teach the planner in a step, `pictures` frames the field."""
+    """`windows` stretches of `frames` frames teach the planner in a step, `pictures` frames the field.
+
+    Takes of keypoints alone teach the planner beside the others.
+    """
 
     data: Path
     latents: Path
     out: Path
     preset: str = "presenter-256"
     start: str = ""
+    freeze_text: bool = False  # where LR-A2V has already learned with it
     windows: int = 48
     frames: int = 8
     pictures: int = 16
@@ -168,8 +172,10 @@ def main() -> None:
     if run.start:
         load_component(Path(run.start), "animator", model.animator)
         load_component(Path(run.start), "text", model.text)
+    model.text.requires_grad_(not run.freeze_text)
     model.to(device)
-    stretches = Stretches(training_takes, run.loop.seed + 1)
+    spoken = load_latents(run.latents, False, device, with_pictures=False)
+    stretches = Stretches(spoken, run.loop.seed + 1)
     pictures = Pictures(run.data, False, training_takes, run.loop.seed + 2)
     report = make_report(Stretches(held_out, 7), Pictures(run.data, True, held_out, 7), torch.device(device))
     training = TrainingRun(run.out, model, run.loop)

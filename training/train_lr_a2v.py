@@ -195,8 +195,8 @@ def fit_lip_probe(takes: list[TakeLatents], size: int, penalty: float = 300.0) -
 
 
 def correlation(a: Tensor, b: Tensor) -> float:
-    """Pearson correlation of two tensors of one shape, in double precision."""
-    return float(torch.corrcoef(torch.stack([a.flatten().double(), b.flatten().double()]))[0, 1])
+    """Pearson correlation of two tensors of one shape, in double precision; 0 where one of them does not move."""
+    return float(torch.corrcoef(torch.stack([a.flatten().double(), b.flatten().double()]))[0, 1].nan_to_num())
 
 
 def predict(model: Conditioned, batch: Batch, t: Tensor, motion_noise: float = 0.0) -> Tensor:

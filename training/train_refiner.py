@@ -56,6 +56,7 @@ class RefinerRun:
     keypoint_noise: float = 0.0015
     face_weight: float = 3.0
     mouth_weight: float = 6.0
+    eye_weight: float = 4.0
     loop: LoopConfig = field(default_factory=LoopConfig)
 
 
@@ -114,6 +115,8 @@ class Windows:
         keypoints = bank.windows(bank.keypoints, takes, first + motion_latents, new).flatten(0, 1)
         weights = 1 + run.mouth_weight * region_weights(keypoints, LIPS, cells, 3.0)
         weights = weights + run.face_weight * region_weights(keypoints, slice(0, 48), cells, 8.0)
+        for eye in (slice(36, 42), slice(42, 48)):
+            weights = weights + run.eye_weight * region_weights(keypoints, eye, cells, 2.0)
         latents = crops(bank.windows(bank.latents["hr"], takes, first, count).transpose(1, 2), corners, crop)
         base = bank.base("hr", takes, first + motion_latents, new)
         return Batch(

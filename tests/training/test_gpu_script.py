@@ -46,8 +46,9 @@ def called(calls: list[str], words: str) -> list[int]:
 def test_the_four_steps_do_everything_in_order(step):
     status, output, calls = step("render")
     assert status == 0, output
-    heldout, training = called(calls, "-m training.synthetic ")
-    assert called(calls, "--unpack")[0] < heldout < training < called(calls, "training.frames")[0]
+    heldout, training, spoken = called(calls, "-m training.synthetic ")
+    assert called(calls, "--unpack")[0] < heldout < training < spoken < called(calls, "training.frames")[0]
+    assert "--keypoints-only" in calls[spoken]
     assert "--heldout" in calls[heldout] and "--workers 3" in calls[training] and "--assets" in calls[training]
     assert called(calls, "pytest tests/kernels")
 

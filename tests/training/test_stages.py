@@ -55,6 +55,7 @@ def test_stages_one_after_the_other_give_a_pipeline(folder, monkeypatch, capsys)
     keep(folder, "pose")
     paths = [f"--data={folder}/data", f"--weights={folder}/weights", f"--out={folder}/latents"]
     run(monkeypatch, latents, *paths, "--preset=tiny")
+    assert [len(latents.load_latents(folder / "latents", False, with_pictures=w)) for w in (True, False)] == [2, 3]
     run(monkeypatch, train_animator, str(CONFIGS / "animator.yaml"), data, encoded, f"out={folder}/animator", *QUICK)
     assert last_figures(folder, "animator")["moved_psnr"] > last_figures(folder, "animator")["still_psnr"]
     keep(folder, "animator")

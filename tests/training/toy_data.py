@@ -44,22 +44,29 @@ def draw(keypoints: np.ndarray, opening: float) -> np.ndarray:
     return picture
 
 
-def write_take(folder: Path, name: str, presenter: str, seed: int, frames: int = 48) -> None:
-    """One take: `<name>.mp4`, `.wav`, `.npz`, `.json`."""
+def write_video(path: Path, pictures: list[np.ndarray]) -> None:
+    """Pictures uint8 [SIZE, SIZE, 3] as H.264."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"crf": "10"})
+        stream.width = stream.height = SIZE
+        stream.pix_fmt = "yuv444p"
+        for picture in pictures:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+
+
+def write_take(
+    folder: Path, name: str, presenter: str, seed: int, frames: int = 48, with_pictures: bool = True
+) -> None:
+    """One take: `<name>.wav`, `.npz`, `.json`, and `.mp4` if it has pictures."""
     rng = np.random.default_rng(seed)
     opening = np.repeat(0.12 * rng.random(frames // 4), 4).astype(np.float32)
     time_s = np.arange(frames * 640) / 16_000
     sound = (0.5 * np.repeat(opening / 0.12, 640) * np.sin(2 * np.pi * 220 * time_s)).astype(np.float32)
     motion = motion_frames(seed, 0, frames)
     keypoints = np.stack([toy_keypoints(opening[i], motion[i, 0]) for i in range(frames)])
-    with av.open(str(folder / f"{name}.mp4"), "w") as container:
-        stream = container.add_stream("libx264", rate=25, options={"crf": "10"})
-        stream.width = stream.height = SIZE
-        stream.pix_fmt = "yuv444p"
-        for i in range(frames):
-            frame = av.VideoFrame.from_ndarray(draw(keypoints[i], opening[i]), format="rgb24")
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
+    if with_pictures:
+        write_video(folder / f"{name}.mp4", [draw(keypoints[i], opening[i]) for i in range(frames)])
     wavfile.write(folder / f"{name}.wav", 16_000, (sound * 32767).astype(np.int16))
     np.savez(
         folder / f"{name}.npz",
@@ -73,10 +80,11 @@ def write_take(folder: Path, name: str, presenter: str, seed: int, frames: int =
 
 
 def write_toy_data(folder: Path) -> None:
-    """Two training takes and one held-out take of presenter `toy`, and its reference."""
+    """Three training takes, the last of keypoints alone, and a held-out take of presenter `toy`, and its reference."""
     folder.mkdir(parents=True)
     for name, seed in (("toy_head_train_0", 1), ("toy_head_train_1", 2), ("toy_head_heldout_0", 3)):
         write_take(folder, name, "toy", seed)
+    write_take(folder, "toy_head_train_1000", "toy", 4, with_pictures=False)
     neutral = toy_keypoints(0.0, 0.0)
     Image.fromarray(draw(neutral, 0.0)).save(folder / "reference_toy_head.png")
     np.savez(folder / "reference_toy_head.npz", keypoints=neutral)

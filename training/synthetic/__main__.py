@@ -30,12 +30,16 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--heldout", action="store_true", help="speech that training never hears, unvaried")
     parser.add_argument("--voices", default="", help="voices the takes of a presenter use in turn; default any")
     parser.add_argument("--size", type=int, default=256, help="of the picture, pixels")
+    parser.add_argument("--keypoints-only", action="store_true", help="no pictures: ten times as fast")
+    parser.add_argument("--first-take", type=int, default=0, help="number of the first take of each presenter")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--sheet", type=Path, help="also write a contact sheet, a row a take, at most 12")
     parsed = parser.parse_args(arguments)
-    if parsed.minutes <= 0 or parsed.take_seconds <= 0 or parsed.workers < 1:
-        parser.error("--minutes and --take-seconds must be above 0, --workers at least 1")
+    if parsed.minutes <= 0 or parsed.take_seconds <= 0 or parsed.workers < 1 or parsed.first_take < 0:
+        parser.error("--minutes and --take-seconds must be above 0, --workers at least 1, --first-take at least 0")
+    if parsed.keypoints_only and parsed.sheet:
+        parser.error("--keypoints-only makes no pictures for a --sheet")
     return parsed
 
 
@@ -50,9 +54,18 @@ def main() -> None:
         arguments.framing,
         arguments.seed,
         arguments.voices.split(","),
+        arguments.first_take,
     )
     try:
-        render(arguments.out, specs, arguments.speech, arguments.assets, arguments.size, arguments.workers)
+        render(
+            arguments.out,
+            specs,
+            arguments.speech,
+            arguments.assets,
+            arguments.size,
+            arguments.workers,
+            with_pictures=not arguments.keypoints_only,
+        )
     except RuntimeError as error:
         sys.exit(str(error))
     if arguments.sheet:

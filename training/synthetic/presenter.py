@@ -84,9 +84,7 @@ class Presenter:
 
     def render(self, pose: FramePose, framing: Framing = "head") -> tuple[np.ndarray, np.ndarray]:
         """Picture uint8 [S, S, 3] RGB and keypoints float32 [143, 3] (x, y in 0..1, visibility)."""
-        shot = self._shots.get(framing) or self._set_up(framing)
-        rotations, heads = self._bones(pose, shot, framing)
-        vertices = shot.figure.pose(rotations, heads, self.skeleton.heads, self.face(pose))
+        shot, rotations, heads, vertices = self._posed(pose, framing)
         normals = shot.figure.normals(vertices)
         index = self.skeleton.index
         eyes = EyePose(
@@ -98,6 +96,18 @@ class Presenter:
         )
         points = shot.keypoints(vertices, heads, shot.camera.matrix, depth, with_hands=framing == "upper")
         return picture, points
+
+    def keypoints(self, pose: FramePose, framing: Framing = "head") -> np.ndarray:
+        """Keypoints as `render` gives them, without drawing; visible is then whatever lies within the picture."""
+        shot, _, heads, vertices = self._posed(pose, framing)
+        nothing = np.ones((1, 1), np.float32)
+        return shot.keypoints(vertices, heads, shot.camera.matrix, nothing, with_hands=framing == "upper")
+
+    def _posed(self, pose: FramePose, framing: Framing) -> tuple[_Shot, np.ndarray, np.ndarray, np.ndarray]:
+        """The shot, and global rotations, heads of the bones and vertices of a pose in it."""
+        shot = self._shots.get(framing) or self._set_up(framing)
+        rotations, heads = self._bones(pose, shot, framing)
+        return shot, rotations, heads, shot.figure.pose(rotations, heads, self.skeleton.heads, self.face(pose))
 
     def _bones(self, pose: FramePose, shot: _Shot, framing: Framing) -> tuple[np.ndarray, np.ndarray]:
         """Global rotations and heads of the bones; a head picture shows no arms, so they hang there."""

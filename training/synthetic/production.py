@@ -28,8 +28,11 @@ def plan(
     framing: str,
     seed: int,
     voices: Sequence[str] = ("",),
+    first_take: int = 0,
 ) -> list[TakeSpec]:
     """The takes of a run, presenters in turn, `frames` in all; voices change from one take to the next.
+
+    Each presenter's takes are numbered from `first_take` on.
 
     Raises:
         ValueError: if there are no presenters, or frames or take_frames is below 1.
@@ -39,7 +42,7 @@ def plan(
     rounds = -(-frames // (take_frames * len(presenters)))
     return [
         TakeSpec(presenter, index, split, framing, seed, voices[index % len(voices)], take_frames)
-        for index in range(rounds)
+        for index in range(first_take, first_take + rounds)
         for presenter in presenters
     ]
 
@@ -93,7 +96,15 @@ def write_reference(out: Path, presenter: Any, name: str, framing: str) -> None:
         np.savez(path.with_suffix(".npz"), keypoints=keypoints)
 
 
-def _work(out: Path, specs: list[TakeSpec], speech: Path, assets: Path | None, size: int, reports: Any) -> None:
+def _work(
+    out: Path,
+    specs: list[TakeSpec],
+    speech: Path,
+    assets: Path | None,
+    size: int,
+    with_pictures: bool,
+    reports: Any,
+) -> None:
     """Render the takes of one worker; reports frames done, then None, or the error that ended it."""
     try:
         clips = load_corpus(speech)
@@ -105,6 +116,10 @@ def _work(out: Path, specs: list[TakeSpec], speech: Path, assets: Path | None, s
             presenter = stage.presenter(spec.presenter)
             write_reference(out, presenter, spec.presenter, spec.framing)
             take = make_take(spec, clips)
+            if not with_pictures:
+                shards.write(out, take, keypoints=[presenter.keypoints(pose, spec.framing) for pose in take.poses()])
+                reports.put(spec.n_frames)
+                continue
 
             def rendered(take=take, presenter=presenter) -> Iterator[tuple[np.ndarray, np.ndarray]]:
                 for index, pose in enumerate(take.poses()):
@@ -121,9 +136,15 @@ def _work(out: Path, specs: list[TakeSpec], speech: Path, assets: Path | None, s
 
 
 def render(
-    out: Path, specs: Sequence[TakeSpec], speech: Path, assets: Path | None, size: int = 256, workers: int = 1
+    out: Path,
+    specs: Sequence[TakeSpec],
+    speech: Path,
+    assets: Path | None,
+    size: int = 256,
+    workers: int = 1,
+    with_pictures: bool = True,
 ) -> None:
-    """Render takes with several processes.
+    """Render takes with several processes, or their keypoints alone.
 
     Raises:
         RuntimeError: if a worker fails.
@@ -134,7 +155,7 @@ def render(
     context = multiprocessing.get_context("spawn")
     reports = context.Queue()
     processes = [
-        context.Process(target=_work, args=(out, share, speech, assets, size, reports), daemon=True)
+        context.Process(target=_work, args=(out, share, speech, assets, size, with_pictures, reports), daemon=True)
         for share in share_out(specs, workers)
     ]
     for process in processes:

@@ -1,5 +1,7 @@
 """Takes on disk: `<name>.mp4`, `<name>.wav`, `<name>.npz` and `<name>.json`, the last one written last.
 
+A take of keypoints alone, which is made ten times as fast, has no `.mp4`.
+
 The picture is H.264 in 4:4:4 at a high rate, so that next to nothing is lost. The arrays are `keypoints`
 [n, 143, 3], `face`, `shown_face` [n, 52], `closure` [n] and `motion` [n, 11], all float32.
 """
@@ -7,7 +9,7 @@ The picture is H.264 in 4:4:4 at a high rate, so that next to nothing is lost. T
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,13 +86,20 @@ def decode_video(path: Path) -> np.ndarray:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
 
 
-def write(folder: Path, take: Take, rendered: Iterable[tuple[np.ndarray, np.ndarray]]) -> Path:
+def write(
+    folder: Path,
+    take: Take,
+    rendered: Iterable[tuple[np.ndarray, np.ndarray]] | None = None,
+    keypoints: Sequence[np.ndarray] = (),
+) -> Path:
     """Write a take.
 
     Args:
         folder: of the shards; made if needed.
         take: what is shown.
-        rendered: (frame uint8 [S, S, 3], keypoints float32 [143, 3]) of every frame, in order.
+        rendered: (frame uint8 [S, S, 3], keypoints float32 [143, 3]) of every frame, in order; None for a take
+            without pictures.
+        keypoints: float32 [143, 3] of every frame, of a take without pictures.
 
     Returns:
         Path of the `.json`, which is written last: a take without it is not finished.
@@ -100,17 +109,20 @@ def write(folder: Path, take: Take, rendered: Iterable[tuple[np.ndarray, np.ndar
     """
     folder.mkdir(parents=True, exist_ok=True)
     name = take.spec.name
-    keypoints: list[np.ndarray] = []
+    endings = ("wav", "npz", "json") if rendered is None else ("mp4", "wav", "npz", "json")
+    parts = {ending: folder / f"{name}.part.{ending}" for ending in endings}
+    if rendered is not None:
+        seen: list[np.ndarray] = []
 
-    def pictures() -> Iterable[np.ndarray]:
-        for picture, points in rendered:
-            keypoints.append(points)
-            yield picture
+        def pictures() -> Iterable[np.ndarray]:
+            for picture, points in rendered:
+                seen.append(points)
+                yield picture
 
-    parts = {ending: folder / f"{name}.part.{ending}" for ending in ("mp4", "wav", "npz", "json")}
-    count = encode_video(parts["mp4"], pictures())
-    if count != take.n_frames:
-        raise ValueError(f"{name} has {take.n_frames} frames, {count} were rendered")
+        encode_video(parts["mp4"], pictures())
+        keypoints = seen
+    if len(keypoints) != take.n_frames:
+        raise ValueError(f"{name} has {take.n_frames} frames, {len(keypoints)} were rendered")
     write_wav(parts["wav"], take.samples)
     arrays: dict[str, Any] = {
         "keypoints": np.stack(keypoints).astype(np.float32),
@@ -167,7 +179,7 @@ def read(folder: Path, name: str, with_frames: bool = True) -> Shard:
     """Read a take back.
 
     Raises:
-        ValueError: if it is not finished, or its parts disagree in length.
+        ValueError: if it is not finished, its parts disagree in length, or it has no frames and they are wanted.
     """
     folder = Path(folder)
     if not is_finished(folder, name):
@@ -175,6 +187,8 @@ def read(folder: Path, name: str, with_frames: bool = True) -> Shard:
     samples, rate = read_wav(folder / f"{name}.wav")
     with np.load(folder / f"{name}.npz") as stored:
         arrays = {key: stored[key] for key in _ARRAYS}
+    if with_frames and not (folder / f"{name}.mp4").is_file():
+        raise ValueError(f"{folder} holds no pictures of take {name!r}")
     frames = decode_video(folder / f"{name}.mp4") if with_frames else None
     count = len(arrays["face"])
     if rate != SAMPLE_RATE or len(samples) * FPS != count * SAMPLE_RATE:

@@ -112,6 +112,13 @@ def test_head_framing_shows_no_hands(presenter: Presenter):
     assert presenter.render(FramePose())[1][81:123, 2].max() == 0
 
 
+def test_keypoints_are_the_same_without_drawing(presenter: Presenter):
+    turned = pose({"jawOpen": 0.4}, yaw=0.5)
+    drawn, alone = presenter.render(turned)[1], presenter.keypoints(turned)
+    np.testing.assert_array_equal(alone[:, :2], drawn[:, :2])
+    assert (alone[:, 2] >= drawn[:, 2]).all()
+
+
 def test_unknown_framing_is_refused(presenter: Presenter):
     with pytest.raises(ValueError, match="framing is 'feet'"):
         presenter.render(FramePose(), framing="feet")  # type: ignore[arg-type]

@@ -38,6 +38,17 @@ def test_a_take_is_read_back_as_it_was_written(take, tmp_path):
     assert shards.read(tmp_path / "out", shard.name, with_frames=False).frames is None
 
 
+def test_a_take_of_keypoints_alone_is_read_back_without_pictures(take, tmp_path):
+    keypoints = [points for _, points in drawn(take)]
+    shards.write(tmp_path / "out", take, keypoints=keypoints)
+    shard = shards.read(tmp_path / "out", take.spec.name, with_frames=False)
+    np.testing.assert_array_equal(shard.keypoints, np.stack(keypoints))
+    with pytest.raises(ValueError, match="no pictures of take"):
+        shards.read(tmp_path / "out", take.spec.name)
+    with pytest.raises(ValueError, match="30 frames, 29 were rendered"):
+        shards.write(tmp_path / "less", take, keypoints=keypoints[1:])
+
+
 def test_an_unfinished_take_does_not_count(take, tmp_path):
     with pytest.raises(ValueError, match="30 frames, 10 were rendered"):
         shards.write(tmp_path / "out", take, (pair for _, pair in zip(range(10), drawn(take), strict=False)))
