@@ -1,6 +1,6 @@
 // The panel of live figures, and the one object that holds them: what this browser measures and what the server says.
 
-const RUNGS = ["Full", "Lighter", "Softer", "Half rate", "Held"];
+const RUNGS = ["Full", "Half rate", "Softer", "Softer, half rate", "Held"];
 
 const ROWS = [
   ["fps", "Frames/s", (s) => [s.fps?.toFixed(1)]],

@@ -115,7 +115,7 @@ class AvatarBackend:
 
 
 def rung_sampling(own: SamplingConfig, rung: Rung) -> SamplingConfig:
-    """A preset's own sampling, with what a rung leaves out left out."""
+    """A preset's own sampling without what a rung leaves out."""
     if rung is Rung.FULL:
         return own
     return dataclasses.replace(
@@ -124,5 +124,5 @@ def rung_sampling(own: SamplingConfig, rung: Rung) -> SamplingConfig:
         audio_guidance=1.0,
         text_guidance=1.0,
         is_refined=own.is_refined and rung < Rung.NO_REFINER,
-        is_half_rate=own.is_half_rate or rung >= Rung.HALF_RATE,
+        is_half_rate=own.is_half_rate or rung in (Rung.HALF_RATE, Rung.NO_REFINER_HALF_RATE),
     )

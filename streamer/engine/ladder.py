@@ -20,16 +20,20 @@ _SPIKE = 2.0  # a chunk counts at most this many times what was predicted: one s
 
 
 class Rung(enum.IntEnum):
-    """What is left out, from nothing to everything. Each leaves out what the one before does."""
+    """What is left out, from nothing to everything. Each costs less than the one before.
+
+    Below FULL guidance and half of the LR steps are left out too, where a preset has them.
+    """
 
     FULL = 0
-    UNGUIDED = 1  # no guidance, half the LR steps
-    NO_REFINER = 2  # LR frames enlarged
-    HALF_RATE = 3  # every second frame, shown twice
+    HALF_RATE = 1  # every second frame, shown twice
+    NO_REFINER = 2  # LR frames enlarged, all of them
+    NO_REFINER_HALF_RATE = 3
     HOLD = 4  # the last frame stays
 
 
 MADE_RUNGS = tuple(rung for rung in Rung if rung is not Rung.HOLD)
+CHEAPEST = MADE_RUNGS[-1]
 
 
 @dataclass(frozen=True)
@@ -92,11 +96,11 @@ class Ladder:
         """
         best = self._best(waiting, now_s, 1.0)
         if best is None:
-            finish_s = now_s + self.predicted_s(Rung.HALF_RATE, waiting[0].latents)
+            finish_s = now_s + self.predicted_s(CHEAPEST, waiting[0].latents)
             stream.calm_chunks = 0
             if finish_s > waiting[0].deadline_s + LATE_ALLOWED_S:
                 return Rung.HOLD  # where it stood before counts again when the hold is over
-            best = Rung.HALF_RATE
+            best = CHEAPEST
         roomy = self._best(waiting, now_s, CLIMB_ROOM)
         if best > stream.rung:
             stream.rung, stream.calm_chunks = best, 0
@@ -120,7 +124,7 @@ class Ladder:
                 busy_until_s = finish_s
             elif place == 0:
                 return False
-            elif rung is not Rung.HALF_RATE and now_s + self.predicted_s(Rung.HALF_RATE, due.latents) <= due.deadline_s:
+            elif rung is not CHEAPEST and now_s + self.predicted_s(CHEAPEST, due.latents) <= due.deadline_s:
                 return False  # a cheaper rung may save it
             # else it will be held whatever is done, and costs nothing
         return True

@@ -18,7 +18,7 @@ LOUD_RMS = 0.1
 COUNTER_BITS = 16
 _DARK = 0.25
 _BAR_STEP = 4
-_COST = {Rung.FULL: 1.0, Rung.UNGUIDED: 0.8, Rung.NO_REFINER: 0.4, Rung.HALF_RATE: 0.25}
+_COST = {Rung.FULL: 1.0, Rung.HALF_RATE: 0.8, Rung.NO_REFINER: 0.4, Rung.NO_REFINER_HALF_RATE: 0.25}
 _STAGES = ("audio", "lr_a2v", "lr_decode", "pose", "low_pass", "refiner", "decode")
 
 
@@ -70,7 +70,7 @@ class PatternBackend:
         is_loud = np.sqrt(np.square(by_frame).mean(axis=1)) > LOUD_RMS
         pictures = np.empty((len(by_frame), *self.frame_size, 3), np.uint8)
         for k, loud in enumerate(is_loud):
-            if rung is Rung.HALF_RATE and k % 2:
+            if rung in (Rung.HALF_RATE, Rung.NO_REFINER_HALF_RATE) and k % 2:
                 pictures[k] = pictures[k - 1]
             else:
                 pictures[k] = 255 if loud else state.dark

@@ -12,9 +12,11 @@ import torch
 
 from models.configs import UNDISTILLED, SamplingConfig
 from models.pipeline import AvatarPipeline
+from models.presets import PRESETS, preset
 from streamer.engine import Engine, EngineConfig, Rung, StreamSpec
 from streamer.engine.backend import AvatarBackend, rung_sampling
 from streamer.engine.i420 import I420Converter
+from streamer.engine.ladder import MADE_RUNGS
 
 SIZE = (96, 96)
 STAGES = {"audio", "lr_a2v", "lr_decode", "pose", "low_pass", "refiner", "decode", "convert"}
@@ -72,10 +74,30 @@ def test_every_rung_gives_frames_and_a_state_to_go_on_from(config: EngineConfig,
 def test_rungs_leave_out_more_and_more() -> None:
     own = SamplingConfig(audio_guidance=2.2)
     assert rung_sampling(own, Rung.FULL) == own
-    assert rung_sampling(own, Rung.UNGUIDED) == SamplingConfig()
+    assert rung_sampling(own, Rung.HALF_RATE) == SamplingConfig(is_half_rate=True)
     assert rung_sampling(own, Rung.NO_REFINER) == SamplingConfig(is_refined=False)
-    assert rung_sampling(own, Rung.HALF_RATE) == SamplingConfig(is_refined=False, is_half_rate=True)
-    assert rung_sampling(UNDISTILLED, Rung.UNGUIDED).lr_steps == 15
+    assert rung_sampling(own, Rung.NO_REFINER_HALF_RATE) == SamplingConfig(is_refined=False, is_half_rate=True)
+    assert rung_sampling(UNDISTILLED, Rung.HALF_RATE).lr_steps == 15
+
+
+def test_every_rung_of_a_shipped_preset_is_another_way_to_make_a_chunk() -> None:
+    for name in PRESETS:
+        ways = [rung_sampling(preset(name).sampling, rung) for rung in MADE_RUNGS]
+        assert len(set(ways)) == len(ways), name
+
+
+def test_first_rung_shows_every_second_refined_frame_twice(config: EngineConfig) -> None:
+    sound = np.random.default_rng(0).normal(0, 0.1, 5120).astype(np.float32)
+
+    def make(rung: Rung) -> np.ndarray:
+        backend = AvatarBackend(config)
+        state = backend.start(np.full((3, *SIZE), 0.5, np.float32), "", 0, 2, 1.0, 0)
+        return backend.step(sound, state, rung)[0].astype(int)
+
+    full, half = make(Rung.FULL), make(Rung.HALF_RATE)
+    assert np.array_equal(half[1::2], half[::2])
+    assert np.abs(half[::2] - full[::2]).max() <= 1
+    assert np.abs(full[1::2] - full[::2]).max() > 1
 
 
 def test_missing_weights_are_one_sentence(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@ import pytest
 
 from streamer.engine.ladder import CLIMB_CHUNKS, LATE_ALLOWED_S, MADE_RUNGS, Due, Ladder, Rung, StreamRung
 
-COSTS = {Rung.FULL: 0.10, Rung.UNGUIDED: 0.08, Rung.NO_REFINER: 0.04, Rung.HALF_RATE: 0.02}
+COSTS = {Rung.FULL: 0.10, Rung.HALF_RATE: 0.08, Rung.NO_REFINER: 0.04, Rung.NO_REFINER_HALF_RATE: 0.02}
 
 
 def ladder(load: float = 1.0) -> Ladder:
@@ -17,10 +17,10 @@ def ladder(load: float = 1.0) -> Ladder:
     "time_s, expected",
     [
         (0.5, Rung.FULL),
-        (0.27, Rung.UNGUIDED),
+        (0.27, Rung.HALF_RATE),
         (0.2, Rung.NO_REFINER),
-        (0.08, Rung.HALF_RATE),
-        (0.01, Rung.HALF_RATE),  # a little late is still shown
+        (0.08, Rung.NO_REFINER_HALF_RATE),
+        (0.01, Rung.NO_REFINER_HALF_RATE),  # a little late is still shown
         (0.06 - LATE_ALLOWED_S - 0.03, Rung.HOLD),
         (-5.0, Rung.HOLD),
     ],
@@ -38,13 +38,13 @@ def test_descends_at_once_and_climbs_one_rung_after_enough_chunks_with_room() ->
     stream, made = StreamRung(), ladder()
     assert made.choose(stream, [Due(0.2, 3)], 0.0) is Rung.NO_REFINER
     taken = [made.choose(stream, [Due(10.0, 3)], 0.0) for _ in range(2 * CLIMB_CHUNKS)]
-    assert taken == [Rung.NO_REFINER] * (CLIMB_CHUNKS - 1) + [Rung.UNGUIDED] * CLIMB_CHUNKS + [Rung.FULL]
+    assert taken == [Rung.NO_REFINER] * (CLIMB_CHUNKS - 1) + [Rung.HALF_RATE] * CLIMB_CHUNKS + [Rung.FULL]
 
 
 def test_a_rung_that_only_just_fits_is_not_climbed_to() -> None:
     stream, made = StreamRung(Rung.NO_REFINER), ladder()
     for _ in range(5 * CLIMB_CHUNKS):
-        assert made.choose(stream, [Due(0.27, 3)], 0.0) is Rung.NO_REFINER  # UNGUIDED takes 0.24
+        assert made.choose(stream, [Due(0.27, 3)], 0.0) is Rung.NO_REFINER  # HALF_RATE takes 0.24
 
 
 def test_one_tight_chunk_restarts_the_count() -> None:
@@ -99,5 +99,5 @@ def test_a_chunk_that_is_lost_anyway_costs_the_others_nothing() -> None:
 
 
 def test_costs_must_be_known() -> None:
-    with pytest.raises(ValueError, match="HALF_RATE"):
+    with pytest.raises(ValueError, match="NO_REFINER_HALF_RATE"):
         Ladder(dict.fromkeys(MADE_RUNGS[:3], 0.1))
