@@ -100,7 +100,7 @@ class Opened:
 
 @dataclass(frozen=True)
 class Done:
-    """A step's frames are in its slot."""
+    """A step's frames are in its slot. `full_s` as in `EngineChunk`."""
 
     stream: int
     step: int
@@ -110,6 +110,7 @@ class Done:
     stage_ms: dict[str, float]
     started_s: float
     finished_s: float
+    full_s: float
 
 
 @dataclass(frozen=True)

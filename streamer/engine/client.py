@@ -161,7 +161,7 @@ class Engine:
         self._is_up = False
         self._is_settled.clear()
         for stream in self._streams.values():
-            stream.fail(lambda: EngineLost("the engine died; it is being started again"))
+            stream.lose()
         self._has_died.set()
 
     def _give_up(self, message: str) -> None:

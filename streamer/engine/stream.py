@@ -32,6 +32,8 @@ class EngineChunk:
         stage_ms: milliseconds by stage; empty for a held chunk.
         queued_s, started_s, finished_s: monotonic seconds.
         is_late: finished after its deadline.
+        full_s: what it would have taken on the full rung, as far as the ladder can tell, with the room that the ladder
+            wants for a climb.
     """
 
     first_frame: int
@@ -42,6 +44,7 @@ class EngineChunk:
     started_s: float
     finished_s: float
     is_late: bool
+    full_s: float
     _give_back: Callable[[], None] | None = field(default=None, repr=False)
 
     def release(self) -> None:
@@ -98,6 +101,8 @@ class EngineStream:
         self._failure: Callable[[], EngineError] | None = lambda: EngineLost("the stream is not open yet")
         self.frame_index = -facts.delay_frames
         """Stream index of the first frame that the next step makes, as far as steps are done."""
+        self.on_lost: Callable[[], None] = _nothing
+        """Called when the engine dies under the open stream, whether a step is on its way or not."""
 
     async def step(self, samples: np.ndarray, deadline_s: float) -> EngineChunk:
         """Make the next chunk.
@@ -184,6 +189,7 @@ class EngineStream:
     async def close(self) -> None:
         """Close the stream; pending steps raise EngineError. Idempotent. Chunks stay valid until released."""
         if self._forget(self.number):
+            self.on_lost = _nothing  # what it would tell is let go, and this stream by it
             self.fail(lambda: EngineError("the stream is closed"))
             self._ring.forget_descriptor()
 
@@ -248,6 +254,7 @@ class EngineStream:
                 message.started_s,
                 message.finished_s,
                 message.finished_s > pending.deadline_s,
+                message.full_s,
                 lambda: self._give_back(slot),
             )
         )
@@ -261,6 +268,13 @@ class EngineStream:
             self._newest = None
         if not pending.future.done():
             pending.future.set_exception(EngineError(message.failure or "the step was forgotten"))
+
+    def lose(self) -> None:
+        """The process died."""
+        was_open = self.is_open
+        self.fail(lambda: EngineLost("the engine died; it is being started again"))
+        if was_open:
+            self.on_lost()
 
     def fail(self, failure: Callable[[], EngineError]) -> None:
         """No step can be made from now on, and none on the way will be answered."""
@@ -338,6 +352,10 @@ def usable_reference(reference: np.ndarray, frame_size: tuple[int, int]) -> np.n
             f" not {reference.dtype} {' x '.join(map(str, reference.shape))}"
         )
     return np.ascontiguousarray(reference, np.float32)
+
+
+def _nothing() -> None:
+    """Nobody wants to know."""
 
 
 def _has_result(future: asyncio.Future[Any]) -> bool:

@@ -37,7 +37,7 @@ from streamer.engine.channel import (
 )
 from streamer.engine.config import FRAMES_PER_LATENT, EngineConfig, EngineFacts
 from streamer.engine.i420 import I420Converter
-from streamer.engine.ladder import MADE_RUNGS, Due, Ladder, Rung, StreamRung
+from streamer.engine.ladder import CLIMB_ROOM, MADE_RUNGS, Due, Ladder, Rung, StreamRung
 from streamer.engine.shared_frames import SAMPLES_PER_LATENT, Ring, read_array
 from streamer.mark import MarkStamp
 
@@ -270,8 +270,9 @@ class Worker:
         first_frame = stream.now.state.frame_index
         stream.advance(request.step, snapshot)
         frames = FRAMES_PER_LATENT * request.latents
+        full_s = CLIMB_ROOM * self._ladder.predicted_s(Rung.FULL, request.latents)
         self._channel.send(
-            Done(stream.number, request.step, first_frame, frames, rung, stage_ms, started_s, finished_s)
+            Done(stream.number, request.step, first_frame, frames, rung, stage_ms, started_s, finished_s, full_s)
         )
 
     def _make(self, stream: WorkerStream, job: Job, rung: Rung) -> tuple[Snapshot, dict[str, float]]:

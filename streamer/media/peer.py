@@ -71,7 +71,8 @@ class Peer:
             then none are used.
         broadcast: what the peer sees and hears.
         microphone: takes the peer's sound; None for a viewer, whose sound is not received.
-        on_message: called with every text message of the data channel.
+        on_open: called once when the data channel can be sent to.
+        on_message: called with every text message of it.
         on_gone: called once when the peer has gone by itself: "timeout" (20 s to connect, then 4 s of silence),
             "closed" or "failed". The owner then calls `close`. Both callbacks may be coroutine functions.
 
@@ -86,6 +87,7 @@ class Peer:
         ice_servers: Iterable[Any] = (),
         broadcast: Broadcast,
         microphone: Microphone | None = None,
+        on_open: Callable[[], None] = lambda: None,
         on_message: Callable[[str], Awaitable[None] | None],
         on_gone: Callable[[str], Awaitable[None] | None],
         connect_limit_s: float = CONNECT_LIMIT_S,
@@ -95,6 +97,7 @@ class Peer:
         self._configuration = RTCConfiguration(iceServers=ice_server_list(ice_servers))
         self._broadcast = broadcast
         self._microphone = microphone
+        self._on_open = on_open
         self._on_message = on_message
         self._on_gone = on_gone
         self._watchdog = Watchdog(connect_limit_s, silence_limit_s)
@@ -252,6 +255,8 @@ class Peer:
             return
         self._channel = channel
         channel.on("message", self._on_channel_message)
+        if self._closing is None:
+            self._on_open()
 
     def _on_channel_message(self, message: str | bytes) -> None:
         if isinstance(message, str) and self._closing is None:

@@ -76,7 +76,7 @@ class Assembly:
         try:
             now = time.monotonic()
             first_cut_s = now if phase is None else now + (phase - now) % times.chunk_s
-            clock = MediaClock(first_cut_s - times.cut_s(0))
+            clock = MediaClock(first_cut_s - times.cut_s(0, times.new_budget().seconds))
             playout = Playout(clock, facts.frame_size, times.max_frames_ahead)
             parts = SessionParts(
                 clock=clock,

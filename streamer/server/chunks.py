@@ -1,7 +1,7 @@
 """The chunk loop: on every tick of the session's clock, sound is cut, the engine makes frames of it, both are played.
 
 Frame k plays at media time k·40 ms. Chunk c is given the sound of F frames from frame F·c on and shows the F frames
-from F·c − delay on. It is cut `budget_s` before the first of those plays, always: latency does not wander.
+from F·c − delay on. It is cut a budget before the first of those plays; `Budget` says how that follows the engine.
 
     media time      … F·c − delay               F·c                              F·(c+1) − delay …
     cut (sound known, engine starts) ──budget──> first frame plays
@@ -23,6 +23,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from streamer.errors import EngineError
+from streamer.server.budget import Budget
 from streamer.server.cutter import ChunkTimes, Cutter, Feed
 from streamer.server.metrics import STAGES, Metrics, StageStamps, Totals
 from streamer.server.protocol import ErrorMessage, Outbound
@@ -38,6 +39,8 @@ OUTAGE_S = 20.0  # an engine that makes nothing for so long is given up
 
 class EngineStreamLike(Protocol):
     """What is needed of `streamer.engine.client.EngineStream`."""
+
+    on_lost: Callable[[], None]
 
     async def step(self, samples: np.ndarray, deadline_s: float) -> Any: ...
     async def rewind(self) -> bool: ...
@@ -95,6 +98,7 @@ class ChunkLoop:
     def __init__(
         self,
         times: ChunkTimes,
+        budget: Budget,
         clock: Clock,
         stream: EngineStreamLike,
         playout: PlayoutLike,
@@ -114,6 +118,7 @@ class ChunkLoop:
         self._times = times
         self._clock = clock
         self._stream = stream
+        stream.on_lost = self._tell_lost
         self._playout = playout
         self._cutter = cutter
         self._timeline = timeline
@@ -130,6 +135,8 @@ class ChunkLoop:
         self._wake = asyncio.Event()
         self._is_down = False
         self._last_played_s = clock.media_s()
+        self._budget = budget
+        self._left_out_blocks = 0  # of the caller's silence, by the budget's fall
 
     async def run(self) -> None:
         """Until it is cancelled.
@@ -139,10 +146,13 @@ class ChunkLoop:
         """
         chunk = 0
         while True:
-            if await self._interrupted_before(self._times.cut_s(chunk)):
+            if self._cutter.is_quiet:
+                self._left_out_blocks += self._budget.fall()
+            cut_s = self._times.cut_s(chunk, self._budget.seconds)
+            if await self._interrupted_before(cut_s):
                 await self._make_again()
                 continue
-            late_s = self._clock.media_s() - self._times.cut_s(chunk)
+            late_s = self._clock.media_s() - cut_s
             if late_s >= self._times.chunk_s:  # the process was stopped for a while
                 missed = int(late_s / self._times.chunk_s)
                 chunk += missed
@@ -158,7 +168,8 @@ class ChunkLoop:
                 self._skip("behind")
                 self._cutter.skip()
             else:
-                await self._step(self._cutter.cut(chunk, self._epoch, self._now()))
+                await self._step(self._cutter.cut(chunk, self._epoch, self._now(), self._left_out_blocks))
+                self._left_out_blocks = 0
             chunk += 1
 
     def interrupt(
@@ -252,10 +263,18 @@ class ChunkLoop:
             self._timeline.commit(feed.pieces, feed.chunk * self._times.samples, lost)
         if feed.is_again:
             self._timeline.settle(frame_s(begin))
+        if not feed.is_again:
+            self._judge(feed, made)
         self.counts.late += made.is_late
         self.counts.rung, self.counts.rung_name = int(made.rung), made.rung.name.lower()
         self.counts.stamps = stamps
         self._metrics.chunk_played(stamps, self.counts.rung_name, made.is_late)
+
+    def _judge(self, feed: Feed, made: Any) -> None:
+        """Tells the budget what a chunk took, from its cut to now."""
+        took_s = self._now() - feed.cut_s
+        compute_s = made.finished_s - made.started_s
+        self._budget.record(took_s, None if made.rung == 0 else took_s - compute_s + made.full_s)
 
     def _stamp(self, feed: Feed, made: Any) -> StageStamps:
         """Where the time of this chunk went; the stages add up to its latency."""
@@ -301,8 +320,12 @@ class ChunkLoop:
         self._lost()
 
     def _lost(self) -> None:
-        """A chunk is missing for want of an engine; said once an outage."""
+        """A chunk is missing for want of an engine."""
         self._skip("engine_lost")
+        self._tell_lost()
+
+    def _tell_lost(self) -> None:
+        """Said once, until there are frames again."""
         if not self._is_down:
             self._is_down = True
             self._emit(ErrorMessage(code="engine_lost", message="The engine stopped; it is being started again."))

@@ -9,39 +9,37 @@ from dataclasses import dataclass
 import numpy as np
 
 from streamer.media.microphone import Resampler16k
+from streamer.server.budget import MAX_CHUNKS_LONG, Budget
 from streamer.server.hearing import Hearing
 from streamer.server.metrics import Metrics
 from streamer.server.sound import BLOCK_SAMPLES, FPS, FRAME_SAMPLES, FRAMES_PER_LATENT, to_model
 from streamer.server.sources import Queue, StreamUtterance, Utterance
 from streamer.server.timeline import Piece, Speech, Timeline, frame_s
 
-SAFETY, SLACK_S = 1.4, 0.06  # of the budget: compute × SAFETY + SLACK_S
 MIN_RTF, MAX_RTF = 0.1, 0.75  # what is hardly real time is the ladder's business, not the budget's
 _FEED_SAMPLES_PER_LATENT = FRAMES_PER_LATENT * FRAME_SAMPLES
 
 
 @dataclass(frozen=True)
 class ChunkTimes:
-    """When chunks of a session are cut; fixed for its life.
+    """What chunks of a session are; fixed for its life.
 
     Attributes:
         latents: of a chunk, n.
         delay_frames: the picture is behind the sound it is given by these.
-        compute_s: what a chunk takes in the engine.
-        budget_s: from the cut to the first frame.
+        compute_s: what a chunk takes in the engine, as measured when that started.
     """
 
     latents: int
     delay_frames: int
     compute_s: float
-    budget_s: float
 
     @classmethod
     def of_engine(cls, latents: int, delay_frames: int, warm_rtf: float) -> ChunkTimes:
         """Times for an engine that takes `warm_rtf` seconds for a second of sound."""
         chunk_s = latents * FRAMES_PER_LATENT / FPS
         compute_s = min(max(warm_rtf, MIN_RTF), MAX_RTF) * chunk_s
-        return cls(latents, delay_frames, compute_s, compute_s * SAFETY + SLACK_S)
+        return cls(latents, delay_frames, compute_s)
 
     @property
     def frames(self) -> int:
@@ -57,22 +55,21 @@ class ChunkTimes:
         return self.frames / FPS
 
     @property
-    def latency_s(self) -> float:
-        """From a sample's arrival to its picture being played, for every sample the same."""
-        return self.chunk_s + self.budget_s + self.delay_frames / FPS
-
-    @property
     def max_frames_ahead(self) -> int:
         """Frames a playout must have room for: a chunk, what is played before it, and one being put again."""
-        return 2 * self.frames + int(self.budget_s * FPS) + 2
+        return 2 * self.frames + int(MAX_CHUNKS_LONG * self.frames) + 2
 
     def first_frame(self, chunk: int) -> int:
         """First frame a chunk shows."""
         return chunk * self.frames - self.delay_frames
 
-    def cut_s(self, chunk: int) -> float:
+    def cut_s(self, chunk: int, budget_s: float) -> float:
         """Media time at which its sound is cut."""
-        return frame_s(self.first_frame(chunk)) - self.budget_s
+        return frame_s(self.first_frame(chunk)) - budget_s
+
+    def new_budget(self) -> Budget:
+        """A session's, at its start."""
+        return Budget(self.compute_s, self.chunk_s)
 
 
 @dataclass(eq=False)
@@ -130,15 +127,19 @@ class Cutter:
         """Nobody speaks and nothing waits to be said."""
         return self._current is None and self._caller is None and not len(self.queue)
 
-    def cut(self, chunk: int, epoch: int, cut_s: float) -> Feed:
-        """The sound of a chunk, from now."""
+    def cut(self, chunk: int, epoch: int, cut_s: float, left_out_blocks: int = 0) -> Feed:
+        """The sound of a chunk, from now.
+
+        Args:
+            left_out_blocks: of 20 ms of the caller's sound, heard before it and not played.
+        """
         sound = np.zeros(self.times.samples, np.int16)
         pieces, has_utterance = self._say(sound)
         if has_utterance:
             pieces = self._end_caller() + pieces
             model = to_model(self._to_16k.push(sound))
         elif self.hearing is not None and self.is_microphone_on:
-            sound, model, pieces = self._hear(pieces)
+            sound, model, pieces = self._hear(pieces, left_out_blocks)
         else:
             pieces += self._end_caller()
             model = to_model(self._to_16k.push(sound))
@@ -207,10 +208,10 @@ class Cutter:
             self._current = (utterance, speech)
         return self._current[1]
 
-    def _hear(self, pieces: list[Piece]) -> tuple[np.ndarray, np.ndarray, list[Piece]]:
+    def _hear(self, pieces: list[Piece], left_out_blocks: int) -> tuple[np.ndarray, np.ndarray, list[Piece]]:
         """The caller's chunk: sound, model sound, and who speaks in it."""
         assert self.hearing is not None
-        sound, model, is_open = self.hearing.take(self.times.samples)
+        sound, model, is_open = self.hearing.take(self.times.samples, left_out_blocks * BLOCK_SAMPLES)
         if not is_open.any():
             self._is_caller_held = False
             return sound, model, pieces + self._end_caller()

@@ -40,6 +40,7 @@ class Figures:
         self._lost = {ident: peer.packets_lost for ident, peer in peers.items()}
         totals, stamps = counts.totals, counts.stamps
         totals.held_frames, totals.dropped_frames = playout.frames_held, playout.frames_dropped
+        totals.encodes = dict(sent.encodes)
         totals.packets_lost = self._lost_before + sum(self._lost.values())
         self._metrics.update(totals)
         return MetricsMessage(

@@ -44,14 +44,17 @@ class Hearing:
         self._kept: deque[tuple[np.ndarray, np.ndarray, np.ndarray]] = deque()  # sound, model sound, is speech
         self._recent: deque[bool] = deque(maxlen=_RECENT_BLOCKS)
 
-    def take(self, samples: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def take(self, samples: int, left_out: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The newest `samples`, a multiple of 960.
+
+        Args:
+            left_out: samples before them, also a multiple of 960, that are heard and forgotten.
 
         Returns:
             sound int16 [samples] at 48 kHz and float32 [samples / 3] at 16 kHz, both silent where nobody speaks, and
             bool [samples / 960], where somebody does.
         """
-        missing = samples - sum(len(part[0]) for part in self._kept)
+        missing = samples + left_out - sum(len(part[0]) for part in self._kept)
         if missing > 0:
             self._hear(missing)
         parts = [np.concatenate(part) for part in zip(*self._kept, strict=True)]

@@ -5,6 +5,7 @@ Nothing is labelled by session: the number of series stays the same however many
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -21,6 +22,7 @@ STAGES = (
     "lr_decode",
     "pose",
     "low_pass",
+    "animator",
     "refiner",
     "decode",
     "convert",
@@ -75,11 +77,16 @@ class SessionFigures(Protocol):
 
 @dataclass
 class Totals:
-    """Counts of one session that only grow; the difference since the last look goes into the counters."""
+    """Counts of one session that only grow; the difference since the last look goes into the counters.
+
+    Attributes:
+        encodes: frames encoded, by codec.
+    """
 
     held_frames: int = 0
     dropped_frames: int = 0
     packets_lost: int = 0
+    encodes: dict[str, int] = field(default_factory=dict)
     seen: dict[str, int] = field(default_factory=dict)
 
 
@@ -122,6 +129,7 @@ class Metrics:
         self._held = Counter("avatar_held_frames", "Times the last frame was held", registry=registry)
         self._dropped = Counter("avatar_dropped_frames", "Frames dropped because they were late", registry=registry)
         self._lost = Counter("avatar_packets_lost", "Packets that receivers reported lost", registry=registry)
+        self._encoded = Counter("avatar_frames_encoded", "Frames encoded, by codec", ["codec"], registry=registry)
         self.sessions_ended = Counter("avatar_sessions_ended", "Ended sessions", ["reason"], registry=registry)
         self.sessions_refused = Counter("avatar_sessions_refused", "Refused for want of room", registry=registry)
         self.errors = Counter("avatar_errors", "Errors told to clients, by code", ["code"], registry=registry)
@@ -142,6 +150,7 @@ class Metrics:
         gauge("avatar_rung", "Lowest rung of the ladder any session is on", lambda: max(every("rung"), default=0))
         gauge("avatar_fps_out", "Frames a second of the slowest session", lambda: min(every("fps"), default=0))
         gauge("avatar_bitrate_bps", "Bits a second encoded, all sessions", lambda: sum(every("bitrate_bps")))
+        gauge("avatar_tasks", "asyncio tasks of the server", lambda: len(asyncio.all_tasks()))
         gauge("avatar_engine_restarts", "Times the engine process was started again", engine_restarts)
         gauge(
             "avatar_av_offset_milliseconds",
@@ -165,9 +174,14 @@ class Metrics:
             ("dropped_frames", self._dropped),
             ("packets_lost", self._lost),
         ):
-            now = getattr(totals, name)
-            counter.inc(max(0, now - totals.seen.get(name, 0)))
-            totals.seen[name] = now
+            self._add(counter, totals, name, getattr(totals, name))
+        for codec, encodes in totals.encodes.items():
+            self._add(self._encoded.labels(codec), totals, codec, encodes)
+
+    @staticmethod
+    def _add(counter: Counter, totals: Totals, name: str, now: int) -> None:
+        counter.inc(max(0, now - totals.seen.get(name, 0)))
+        totals.seen[name] = now
 
     def text(self) -> bytes:
         """Everything in Prometheus' text format."""

@@ -35,8 +35,6 @@ class PeerLike(Protocol):
     def send(self, message: str) -> None: ...
     async def close(self) -> None: ...
     def stats(self) -> Any: ...
-    @property
-    def is_connected(self) -> bool: ...
 
 
 class SpeakingVoice(VoiceLike, Protocol):
@@ -95,7 +93,6 @@ class Connection:
     hearing: Hearing | None
     controller: Controller
     is_closed: bool = False
-    reports: int = 0  # since it was connected
 
     def send(self, message: str, is_optional: bool = False) -> None:
         """Sends over the data channel; lost, and counted there, if that is not open or backed up."""

@@ -81,8 +81,11 @@ class Session:
         self.timeline = Timeline(parts.clock, self.hub.emit, self.spawn)
         self.queue = Queue()
         self.cutter = Cutter(times, self.queue, self.timeline, metrics)
+        budget = times.new_budget()
+        self.first_cut_s = parts.clock.wall_s(times.cut_s(0, budget.seconds))
         self.chunks = ChunkLoop(
             times,
+            budget,
             parts.clock,
             parts.stream,
             parts.playout,
@@ -103,7 +106,6 @@ class Session:
         self._prompt = spec.prompt
         self._is_prompt_own = spec.prompt != spec.avatar.prompt
         self._next_avatar: tuple[Avatar, np.ndarray] | None = None
-        self.first_cut_s = parts.clock.wall_s(times.cut_s(0))
         self._created_ms = now_ms()
         self._names = 0
         self._websockets = 0
@@ -227,6 +229,7 @@ class Session:
         peer: PeerLike = self.parts.peer(
             broadcast=self.parts.broadcast,
             microphone=microphone,
+            on_open=lambda: peer.send(dump(self.session_message())),
             on_message=controller.offer,
             on_gone=lambda reason: self._on_gone(connection, reason),
         )
@@ -464,15 +467,6 @@ class Session:
             media_s = max(media_s + REPORT_S, clock.media_s())
             await clock.wait_until(media_s)
             self.hub.emit(self._figures.read(self.connections.values()), is_optional=True)
-            self._greet()
-
-    def _greet(self) -> None:
-        """Tells new connections the session: a data channel opens a little after the media, and does not say when."""
-        for connection in self.connections.values():
-            if connection.peer.is_connected:
-                connection.reports += 1
-                if connection.reports == 2:
-                    connection.send(dump(self.session_message()))
 
     # what the gauges read
 

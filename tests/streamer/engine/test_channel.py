@@ -104,5 +104,5 @@ def test_what_is_no_message_is_refused_and_never_run(packet):
 
 
 def test_messages_come_out_as_they_went_in():
-    done = channel.Done(3, 7, -2, 12, Rung.NO_REFINER, {"decode": 1.5}, 10.25, 10.5)
+    done = channel.Done(3, 7, -2, 12, Rung.NO_REFINER, {"decode": 1.5}, 10.25, 10.5, 0.25)
     assert channel.unpacked(channel.packed(done)) == done

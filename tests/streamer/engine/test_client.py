@@ -325,6 +325,23 @@ def test_killed_engine_is_restarted_and_its_streams_go_on(engine: Engine, runner
     runner.run(main())
 
 
+def test_an_engine_that_dies_between_two_steps_is_told_at_once(engine: Engine, runner: asyncio.Runner) -> None:
+    async def main() -> None:
+        async with opened(engine) as stream, opened(engine) as closed:
+            told: list[str] = []
+            stream.on_lost = lambda: told.append("open")
+            closed.on_lost = lambda: told.append("closed")
+            await frames_of(stream)
+            await closed.close()
+            os.kill(engine.facts.pid, signal.SIGKILL)
+            await until(lambda: not engine.is_ready)
+            assert told == ["open"]
+            await until(lambda: engine.is_ready)
+            assert (await frames_of(stream))[0] == 10 and told == ["open"]
+
+    runner.run(main())
+
+
 def test_silent_engine_is_ended_and_restarted() -> None:
     async def main() -> None:
         async with await Engine.launch(EngineConfig(pipeline="test-pattern", hang_s=0.4)) as engine:

@@ -12,7 +12,7 @@ import pytest
 from streamer.engine import worker as module
 from streamer.engine.channel import CloseStream, Done, NotDone, Open, Opened, Ready, Rewind, Step
 from streamer.engine.config import EngineConfig
-from streamer.engine.ladder import MADE_RUNGS, Rung
+from streamer.engine.ladder import CLIMB_ROOM, MADE_RUNGS, Rung
 from streamer.engine.shared_frames import Ring, RingShape, array_file
 from streamer.engine.worker import Worker, measure_rungs
 from streamer.mark import Mark
@@ -218,6 +218,8 @@ def test_late_chunk_is_held_and_the_next_one_goes_on(bench: Bench) -> None:
     answers = bench.run(opened, *steps)[1:]
     assert [answer.rung for answer in answers] == [Rung.FULL, Rung.HOLD, Rung.FULL]
     assert [answer.first_frame for answer in answers] == [-2, 10, 22]
+    full_s = CLIMB_ROOM * bench.worker._ladder.predicted_s(Rung.FULL, 3)  # of a held chunk, too
+    assert answers[2].full_s == pytest.approx(full_s) and 0 < answers[1].full_s < 1
     assert np.array_equal(bench.rings[1].frames(1, 12), bench.rings[1].frames(0, 12))
     assert bench.heard()[-1] == (100.0, 20.0, 30.0)
 
@@ -265,7 +267,7 @@ def test_known_costs_are_not_measured_again(bench: Bench) -> None:
 
 
 def test_rungs_are_measured_without_the_cold_chunk_and_within_a_limit() -> None:
-    times = {Rung.FULL: 0.3, Rung.UNGUIDED: 0.2, Rung.NO_REFINER: 0.1, Rung.HALF_RATE: 0.05}
+    times = {Rung.FULL: 0.3, Rung.HALF_RATE: 0.2, Rung.NO_REFINER: 0.1, Rung.NO_REFINER_HALF_RATE: 0.05}
     now = [0.0]
     made: list[Rung] = []
 

@@ -340,6 +340,27 @@ def test_a_backed_up_channel_drops_messages() -> None:
     run_clean(scenario)
 
 
+def test_the_first_message_can_be_sent_as_soon_as_the_channel_opens() -> None:
+    async def scenario() -> None:
+        async with Live() as live:
+            opened: list[float] = []
+
+            def greet() -> None:
+                opened.append(live.clock.media_s())
+                peer.send("welcome")
+
+            peer, client = make_peer(live, on_open=greet), Client(channel=True)
+            client.connection.createDataChannel("other")  # is closed, and nobody is told
+            await client.connect(peer)
+            await client.until(lambda: bool(client.messages))
+            assert client.messages == ["welcome"] and len(opened) == 1
+            assert peer.stats().messages_dropped == 0
+            await peer.close()
+            await client.close()
+
+    run_clean(scenario)
+
+
 def test_other_channels_are_closed() -> None:
     async def scenario() -> None:
         async with Live() as live:

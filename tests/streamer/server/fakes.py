@@ -94,6 +94,7 @@ class FakeChunk:
     rung: Rung = Rung.FULL
     stage_ms: dict[str, float] = field(default_factory=lambda: {"decode": 2.0, "lr_a2v": 5.0})
     releases: int = 0
+    full_s: float = 0.2
 
     def release(self) -> None:
         self.releases += 1
@@ -111,11 +112,12 @@ class FakeStream:
         self.rewinds = 0
         self.most_pending = 0
         self.is_closed = False
+        self.on_lost: Callable[[], None] = lambda: None
         self.error: Exception | None = None
         self._free_s = -1e9
         self._tail = np.zeros(DELAY * FRAME_16K, np.float32)
         self._before: np.ndarray | None = None
-        self._pending: list[asyncio.Future] = []
+        self.pending: list[asyncio.Future] = []
 
     async def step(self, samples: np.ndarray, deadline_s: float) -> FakeChunk:
         assert samples.dtype == np.float32 and samples.shape == (7680,)
@@ -126,8 +128,8 @@ class FakeStream:
         joined = np.concatenate([self._tail, samples])
         shown, self._tail = joined[: len(samples)], joined[len(samples) :]
         rewound: asyncio.Future = asyncio.get_running_loop().create_future()
-        self._pending.append(rewound)
-        self.most_pending = max(self.most_pending, len(self._pending))
+        self.pending.append(rewound)
+        self.most_pending = max(self.most_pending, len(self.pending))
         queued_s = self.clock.media_s()
         start_s = max(queued_s, self._free_s)
         self._free_s = start_s + self.compute_s
@@ -139,7 +141,7 @@ class FakeStream:
                 raise Cancelled
         finally:
             done.cancel()
-            self._pending.remove(rewound)
+            self.pending.remove(rewound)
         if self.error is not None:
             raise self.error
         loudness = np.abs(shown.reshape(-1, FRAME_16K)).max(axis=1)
@@ -157,8 +159,8 @@ class FakeStream:
             return False
         self.rewinds += 1
         self._tail, self._before = self._before, None
-        if self._pending:
-            self._pending[-1].set_result(None)
+        if self.pending:
+            self.pending[-1].set_result(None)
         return True
 
     async def update(self, **changes) -> None:
@@ -172,6 +174,7 @@ class FakeStream:
 class FakeBroadcastStats:
     encode_ms: float = 1.0
     bytes: int = 0
+    encodes: dict[str, int] = field(default_factory=dict)
     fps_out: float = 25.0
     av_offset_ms: float = 0.0
 
@@ -204,12 +207,12 @@ class FakeBroadcast:
 class FakePeer:
     """A browser's connection."""
 
-    def __init__(self, *, broadcast, microphone, on_message, on_gone):
+    def __init__(self, *, broadcast, microphone, on_open, on_message, on_gone):
         self.microphone, self.on_message, self.on_gone = microphone, on_message, on_gone
+        self.on_open = on_open
         self.sent: list[dict] = []
         self.candidates: list[str] = []
         self.is_closed = False
-        self.is_connected = True
         self.rtt_ms: float | None = 20.0
         self.packets_lost = 0
 
@@ -307,7 +310,7 @@ class Stage:
         self, warm_rtf: float = 0.4, is_barge_in: bool = False, mode: str = "conversation", ident: str = "s"
     ) -> None:
         self.times = ChunkTimes.of_engine(3, DELAY, warm_rtf)
-        self.clock = FakeClock(self.times.cut_s(0))
+        self.clock = FakeClock(self.times.cut_s(0, self.times.new_budget().seconds))
         self.playout = Playout(self.clock, FRAME_SIZE, self.times.max_frames_ahead)  # type: ignore[arg-type]
         self.broadcast = FakeBroadcast(self.clock, self.playout)
         self.stream = FakeStream(self.clock, warm_rtf * 0.48)

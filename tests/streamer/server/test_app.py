@@ -9,6 +9,7 @@ from aiohttp import WSMsgType
 
 from streamer.errors import EngineError
 from streamer.server.events import MAX_OPTIONAL_WAITING, MAX_WAITING, SocketListener
+from streamer.server.metrics import Metrics
 from streamer.server.protocol import MAX_SDP_BYTES
 from streamer.server.requests import IceServer
 from tests.streamer.conftest import write_wav
@@ -429,6 +430,37 @@ def test_metrics_have_every_stage_and_what_happened(visit) -> None:
                      "avatar_engine_restarts", "avatar_av_offset_milliseconds", "avatar_bitrate_bps",
                      "avatar_packets_lost_total", "avatar_held_frames_total", "avatar_viewers 0.0"):
             assert name in text, name
+
+    visit(scene)
+
+
+def metric(metrics: Metrics, name: str) -> float:
+    found = [line for line in metrics.text().decode().splitlines() if line.startswith(name + " ")]
+    return float(found[0].rsplit(" ", 1)[1])
+
+
+def test_frames_encoded_are_counted_by_codec(visit) -> None:
+    async def scene(house: House) -> None:
+        stage = house.stage(await house.create())
+        stage.broadcast.stats.encodes = {"H264": 25, "VP8": 3}
+        await stage.clock.advance(1.0)
+        stage.broadcast.stats.encodes = {"H264": 50, "VP8": 3}
+        await stage.clock.advance(1.0)
+        assert metric(stage.metrics, 'avatar_frames_encoded_total{codec="H264"}') == 50
+        assert metric(stage.metrics, 'avatar_frames_encoded_total{codec="VP8"}') == 3
+
+    visit(scene)
+
+
+def test_tasks_are_as_many_after_a_session_as_before_it(visit) -> None:
+    async def scene(house: House) -> None:
+        async with house.client.get("/healthz"):  # from here on the connection has its task
+            before = metric(house.metrics, "avatar_tasks")
+        session = await house.create()
+        assert metric(house.metrics, "avatar_tasks") > before >= 1
+        await house.registry.delete(session["id"])
+        await settle()
+        assert metric(house.metrics, "avatar_tasks") == before
 
     visit(scene)
 
