@@ -188,8 +188,8 @@ class EngineStream:
 
     async def close(self) -> None:
         """Close the stream; pending steps raise EngineError. Idempotent. Chunks stay valid until released."""
+        self.on_lost = _nothing  # what it would tell is let go, and this stream by it
         if self._forget(self.number):
-            self.on_lost = _nothing  # what it would tell is let go, and this stream by it
             self.fail(lambda: EngineError("the stream is closed"))
             self._ring.forget_descriptor()
 

@@ -12,9 +12,10 @@ import heapq
 import itertools
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -168,6 +169,7 @@ class FakeStream:
 
     async def close(self) -> None:
         self.is_closed = True
+        self.on_lost = lambda: None
 
 
 @dataclass
@@ -400,3 +402,8 @@ def loud_samples(broadcast: FakeBroadcast) -> tuple[int, int]:
     """First and last sample that is heard."""
     heard = np.flatnonzero(np.abs(broadcast.sound) > 300)
     return int(heard[0]), int(heard[-1])
+
+
+def run(scene: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Plays a scene on an event loop of its own."""
+    asyncio.run(scene())

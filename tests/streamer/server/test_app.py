@@ -469,6 +469,8 @@ def test_token_is_wanted_for_everything_but_the_page_and_health(visit) -> None:
     async def scene(house: House) -> None:
         for path in ("/v1/avatars", "/v1/sessions/x", "/metrics", "/v1/avatars?access_token=wrong"):
             assert (await house.error_of("GET", path))[:2] == (401, "unauthorized")
+        for door in ("webrtc", "whep", "say", "audio", "interrupt"):
+            assert (await house.error_of("POST", f"/v1/sessions/x/{door}"))[:2] == (401, "unauthorized")
         wrong = {"Authorization": "Bearer hunter3"}
         assert (await house.error_of("POST", "/v1/sessions", headers=wrong))[:2] == (401, "unauthorized")
         for path in ("/", "/healthz", "/v1/avatars?access_token=hunter2"):

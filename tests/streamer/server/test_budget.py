@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-import asyncio
-
 import numpy as np
 import pytest
 
 from streamer.media.broadcast import SOUND_LEAD_S
 from streamer.server.budget import CHUNKS, MAX_CHUNKS_LONG, MIN_CHUNKS, PATIENCE_CHUNKS, Budget
-from tests.streamer.server.fakes import Stage, loud_frames, loud_samples, stream_of, tone
+from tests.streamer.server.fakes import Stage, loud_frames, loud_samples, run, stream_of, tone
 
 CHUNK_S = 0.48
 
@@ -99,7 +97,7 @@ def test_a_session_gives_a_slower_engine_more_time_and_holds_nothing_any_more() 
             assert latency_ms == pytest.approx(480 + 80 + 1000 * (0.38 + SOUND_LEAD_S), abs=25)
             assert stage.events.of("speaking.stopped")[-1]["played_ms"] == 3000
 
-    asyncio.run(scene())
+    run(scene)
 
 
 @pytest.mark.parametrize("spoken_s", [0.0, 60.0])
@@ -123,7 +121,7 @@ def test_the_caller_is_later_only_by_what_the_engine_takes(spoken_s: float) -> N
                 assert latency_ms == pytest.approx(480 + 80 + 100 + 1000 * SOUND_LEAD_S, abs=25)
             assert stage.playout.stats.frames_held == 0
 
-    asyncio.run(scene())
+    run(scene)
 
 
 def test_speech_is_whole_while_the_budget_changes() -> None:
@@ -138,4 +136,4 @@ def test_speech_is_whole_while_the_budget_changes() -> None:
             assert np.array_equal(stage.broadcast.sound[first - 1 : first - 1 + 48_000], tone(1.0))
             assert loud_frames(stage.broadcast)[0] == first // 1920
 
-    asyncio.run(scene())
+    run(scene)

@@ -49,6 +49,19 @@ def test_unknown_avatars_take_no_place() -> None:
     asyncio.run(scene())
 
 
+def test_ids_cannot_be_guessed() -> None:
+    """They are the key to a session, for viewers too."""
+
+    async def scene() -> None:
+        registry, stages = house([])
+        for _ in range(3):
+            await registry.create(SessionRequest())
+        assert len(set(stages)) == 3 and all(len(ident) >= 16 for ident in stages)  # 6 bits a letter
+        await registry.close()
+
+    asyncio.run(scene())
+
+
 @pytest.fixture
 def no_garbage_collector() -> Iterator[None]:
     gc.disable()
