@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from streamer.errors import InputError, MissingExtraError, OutputError, UnknownAvatarError
 
@@ -21,9 +21,11 @@ if TYPE_CHECKING:
     from streamer.audio_in import SoundSource
     from streamer.mark import Mark
     from streamer.render import Pipeline, RenderTimes
-    from streamer.server.requests import IceServer
+    from streamer.server.options import ServerOptions
 
 DEFAULT_PRESET = "presenter-256"
+
+Options = TypeVar("Options", bound="ServerOptions")
 
 
 @dataclass(frozen=True)
@@ -201,16 +203,11 @@ def run_serve(arguments: argparse.Namespace, stream: TextIO) -> None:
     from streamer.mark import Mark
     from streamer.server.serve import ServeOptions, run_server
 
-    options = ServeOptions(
-        host=arguments.host,
-        port=arguments.port,
-        preset=arguments.preset,
-        weights=arguments.weights,
-        device=arguments.device,
-        threads=arguments.threads,
+    options = _server_options(
+        ServeOptions,
+        arguments,
         avatar=arguments.avatar,
         max_sessions=arguments.max_sessions,
-        ice_servers=_ice_servers(arguments),
         token=arguments.token,
         cors_origins=tuple(arguments.cors_origin),
         chunk_latents=arguments.chunk,
@@ -227,27 +224,30 @@ def run_doctor(arguments: argparse.Namespace, stream: TextIO) -> int:
         AvatarError: with one sentence for the user.
     """
     _need_server_extra()
-    from streamer.server.doctor import DoctorOptions, examine, print_findings
+    from streamer.server.doctor import examine, print_findings
+    from streamer.server.options import ServerOptions
 
-    options = DoctorOptions(
+    return print_findings(examine(_server_options(ServerOptions, arguments)), arguments.json, stream)
+
+
+def _server_options(kind: type[Options], arguments: argparse.Namespace, **more: Any) -> Options:
+    """The options that `serve` and `doctor` have in common, and more of them."""
+    from streamer.server.requests import IceServer
+
+    try:
+        ice_servers = tuple(IceServer.parse(text) for text in arguments.ice_server)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    return kind(
         host=arguments.host,
         port=arguments.port,
         preset=arguments.preset,
         weights=arguments.weights,
         device=arguments.device,
         threads=arguments.threads,
-        ice_servers=_ice_servers(arguments),
+        ice_servers=ice_servers,
+        **more,
     )
-    return print_findings(examine(options), arguments.json, stream)
-
-
-def _ice_servers(arguments: argparse.Namespace) -> tuple[IceServer, ...]:
-    from streamer.server.requests import IceServer
-
-    try:
-        return tuple(IceServer.parse(text) for text in arguments.ice_server)
-    except ValueError as error:
-        raise InputError(str(error)) from error
 
 
 def _need_server_extra() -> None:

@@ -21,6 +21,7 @@ from typing import Literal, TextIO
 from models.gallery import WEIGHTS_ROOT, list_avatars
 from streamer.commands import preset_frame_size
 from streamer.errors import AvatarError
+from streamer.server.options import ServerOptions
 from streamer.server.requests import IceServer
 
 Verdict = Literal["ok", "warning", "missing"]
@@ -29,19 +30,6 @@ STUN_TIMEOUT_S = 2.0
 ENGINE_TIMEOUT_S = 120.0
 _STUN_COOKIE = 0x2112A442
 _PROBE_SIZE = 256
-
-
-@dataclass(frozen=True)
-class DoctorOptions:
-    """What to examine; as `ServeOptions`."""
-
-    host: str = "127.0.0.1"
-    port: int = 8080
-    preset: str = "presenter-256"
-    weights: Path | None = None
-    device: str = "cpu"
-    threads: int | None = None
-    ice_servers: tuple[IceServer, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,7 +48,7 @@ class Finding:
     advice: str = ""
 
 
-def examine(options: DoctorOptions) -> Iterator[Finding]:
+def examine(options: ServerOptions) -> Iterator[Finding]:
     """Looks at everything, one after the other, cheap things first."""
     yield _python()
     yield _torch()
@@ -278,13 +266,13 @@ def _mapped_address(answer: bytes, transaction: bytes) -> str:
     raise ValueError("the answer holds no address")
 
 
-def _presets(options: DoctorOptions) -> list[str]:
+def _presets(options: ServerOptions) -> list[str]:
     """Those with weights here; the one that was asked for first."""
     shipped = sorted(path.parent.name for path in WEIGHTS_ROOT.glob("*/config.json"))
     return [options.preset, *(name for name in shipped if name != options.preset)]
 
 
-def _speed(options: DoctorOptions, preset: str) -> Finding:
+def _speed(options: ServerOptions, preset: str) -> Finding:
     """Starts the engine as the server does, which measures itself, and stops it again."""
     from streamer.engine import Engine, EngineConfig
 

@@ -26,8 +26,8 @@ from streamer.server.access import Access
 from streamer.server.app import create_app
 from streamer.server.assembly import Assembly, showable
 from streamer.server.metrics import Metrics
+from streamer.server.options import ServerOptions
 from streamer.server.registry import Registry, default_max_sessions
-from streamer.server.requests import IceServer
 from streamer.server.routes import Site
 from streamer.server.voice import Voice
 
@@ -38,7 +38,7 @@ BACKLOG = 128
 
 
 @dataclass(frozen=True)
-class ServeOptions:
+class ServeOptions(ServerOptions):
     """The command line of `serve`.
 
     Attributes:
@@ -47,15 +47,8 @@ class ServeOptions:
         page_folder: None for the page that comes with the package.
     """
 
-    host: str = "127.0.0.1"
-    port: int = 8080
-    preset: str = "presenter-256"
-    weights: Path | None = None
-    device: str = "cpu"
-    threads: int | None = None
     avatar: str | None = None
     max_sessions: int | None = None
-    ice_servers: tuple[IceServer, ...] = ()
     token: str | None = None
     cors_origins: tuple[str, ...] = ()
     chunk_latents: int = 3

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 import pytest
 
 from streamer.server import doctor
-from streamer.server.doctor import DoctorOptions, Finding, print_findings
+from streamer.server.doctor import Finding, print_findings
+from streamer.server.options import ServerOptions
 from streamer.server.requests import IceServer
 
 
@@ -78,8 +79,8 @@ def test_microphone_needs_a_secure_context() -> None:
 
 
 def test_presets_that_cannot_be_started_are_missing_only_if_they_were_asked_for() -> None:
-    asked = doctor._speed(DoctorOptions(preset="nonsense"), "nonsense")
-    other = doctor._speed(DoctorOptions(), "nonsense")
+    asked = doctor._speed(ServerOptions(preset="nonsense"), "nonsense")
+    other = doctor._speed(ServerOptions(), "nonsense")
     assert (asked.state, other.state) == ("missing", "warning") and asked.advice
 
 
