@@ -101,6 +101,7 @@ class Microphone:
             self._task.cancel()
             self._task = None
             self._track = None
+            self._start_stream()
 
     async def close(self) -> None:
         """Stops reading, and waits until nothing of it runs; idempotent."""
@@ -210,6 +211,7 @@ class Microphone:
 
     def _start_stream(self) -> None:
         self._kind = None
+        self._resampler = None  # it has threads, which would wait for the garbage collector
         self._next_pts = None
 
 

@@ -281,6 +281,7 @@ class Session:
         self.hub.remove(connection)
         if self.cutter.hearing is connection.hearing:
             self.cutter.hearing = None
+        connection.hearing = None  # its resampler has threads, which would wait for the garbage collector
         self._connections_changed()
         connection.controller.close()
         await self._within(connection.peer.close())

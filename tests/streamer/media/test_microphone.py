@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from fractions import Fraction
 
 import av
@@ -10,6 +11,7 @@ from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
 from streamer.media.jitter import JitterStats
 from streamer.media.microphone import Microphone, Resampler16k
+from tests.streamer.media.client import Tone
 from tests.streamer.media.simulated import settle
 
 CHUNK = 23_040  # 480 ms
@@ -269,3 +271,18 @@ def test_16_kHz_refuses_other_sound() -> None:
     with pytest.raises(ValueError, match="int16"):
         Resampler16k().push(np.zeros(960, np.float32))
     assert len(Resampler16k().push(np.zeros(0, np.int16))) == 0
+
+
+def test_a_microphone_that_is_detached_keeps_no_threads() -> None:
+    async def scenario() -> None:
+        before = len(os.listdir("/proc/self/task"))
+        microphone, track = Microphone(), Tone()
+        microphone.attach(track)
+        async with asyncio.timeout(20):
+            while not microphone.buffered_samples:
+                await asyncio.sleep(0.01)
+        microphone.detach(track)
+        await microphone.close()
+        assert len(os.listdir("/proc/self/task")) == before
+
+    asyncio.run(scenario())
