@@ -6,9 +6,11 @@
     python -m benchmarks.bench_live say      request → first sound; interrupt → still; played_ms against the browser
     python -m benchmarks.bench_live soak     memory, lag and lip sync over time; what connect/close cycles leave
     python -m benchmarks.bench_live viewers  what five viewers cost
+    python -m benchmarks.bench_live network  picture, voice and lag where packets are lost and late
 
-`start`, `say`, `soak` and `viewers` run the shipped models, `av` and `mic` the test pattern, whose frames flash where
-the sound is loud; `--pipeline` says otherwise. The server is started on a free port with the options after `--`:
+`start`, `say`, `soak` and `viewers` run the shipped models, `av`, `mic` and `network` the test pattern, whose frames
+flash where the sound is loud; `--pipeline` says otherwise. The server is started on a free port with the options
+after `--`:
 
     python -m benchmarks.bench_live mic --beeps 60 -- --threads 1
 
@@ -32,6 +34,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import live_long as long_measures
 from benchmarks import live_measures as measures
 from tests.browser.av_probe import write_beeps
 from tests.browser.chromium import launch, why_no_browser
@@ -44,10 +47,12 @@ MEASURES: dict[str, Callable[[measures.Run, argparse.Namespace], None]] = {
     "av": measures.measure_av,
     "mic": measures.measure_mic,
     "say": measures.measure_say,
-    "soak": measures.measure_soak,
+    "soak": long_measures.measure_soak,
     "viewers": measures.measure_viewers,
+    "network": long_measures.measure_network,
 }
-NEEDS_FLASHES = ("av", "mic")
+NEEDS_FLASHES = ("av", "mic", "network")
+SPEAKS = ("mic", "soak", "network")  # the fake microphone does
 
 
 def machine() -> dict[str, Any]:
@@ -105,6 +110,10 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     made = commands.add_parser("viewers", parents=[shared], help="what viewers cost")
     made.add_argument("--viewers", type=int, default=5)
     made.add_argument("--seconds", type=float, default=30)
+    made = commands.add_parser("network", parents=[shared], help="a session behind a bad network")
+    made.add_argument("--minutes", type=float, default=5)
+    made.add_argument("--loss", type=float, default=5.0, help="percent, each way")
+    made.add_argument("--rtt", type=float, default=100.0, help="milliseconds")
     options = parser.parse_args(given)
     options.server_options = server_options
     if options.pipeline is None:
@@ -114,7 +123,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 def microphone_for(command: str, path: Path) -> None:
     """What the fake microphone plays over and over: silence, or vowels, which are speech to a speech detector."""
-    if command in ("mic", "soak"):
+    if command in SPEAKS:
         quiet = {"quiet_every_s": 30.0, "quiet_s": 12.0} if command == "soak" else {}
         write_beeps(path, seconds=60 * measures.MIC_EVERY_S, every_s=measures.MIC_EVERY_S, voiced=True, **quiet)
     else:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.browser.av_probe import Probe, Readings, latencies, offsets, summary, write_beeps, write_tone
-from tests.browser.live_server import LiveServer, cpu_s, holdings, memory_mb
+from tests.browser.live_server import LiveServer, cpu_s
 from tests.browser.steps import by_id, open_page, start, wait_until
 
 IN_SYNC_MS = 60.0
@@ -44,12 +44,12 @@ class Run:
         self.rows.append((what, str(figure), remark))
 
     @contextmanager
-    def page(self, query: str) -> Iterator[Any]:
-        """The page, not started. `bypass_csp` lets the probe in."""
+    def page(self, query: str, url: str | None = None) -> Iterator[Any]:
+        """The page, not started, of the server or of what stands before it. `bypass_csp` lets the probe in."""
         context = self.browser.new_context(viewport={"width": 1280, "height": 800}, bypass_csp=True)
         page = context.new_page()
         try:
-            open_page(page, f"{self.server.url}/?{query}")
+            open_page(page, f"{url or self.server.url}/?{query}")
             yield page
         finally:
             context.close()
@@ -286,110 +286,6 @@ def _wait_for(page: Any, probe: Probe, find: Callable[[Readings], float | None],
             return found
         page.wait_for_timeout(100)
     raise TimeoutError(f"not heard or seen within {longest_s:g} s; the page says {page.evaluate('avatarStats()')}")
-
-
-# -- soak --------------------------------------------------------------------------------------------------
-
-
-def measure_soak(run: Run, options: argparse.Namespace) -> None:
-    if options.minutes:
-        _soak(run, options.minutes)
-    if options.cycles:
-        _cycle(run, options.cycles)
-
-
-def _soak(run: Run, minutes: float) -> None:
-    """One session that listens to a microphone with speech and silence; a line each minute."""
-    lines: list[dict[str, Any]] = []
-    with run.page("mic=raw") as page:
-        start(page)
-        engine = run.server.engine_pid()
-        probe = Probe(page)
-        probe.start()
-        for minute in range(1, int(minutes) + 1):
-            probe.readings = Readings()
-            memory: list[tuple[float, float]] = []
-            for _ in range(4):
-                page.wait_for_timeout(15_000)
-                probe.drain()
-                memory.append((memory_mb(run.server.pid), memory_mb(engine)))
-            now, seen = run.figures(page), probe.readings
-            lines.append(
-                {
-                    "minute": minute,
-                    "media_mb": statistics.mean(pair[0] for pair in memory),
-                    "engine_mb": statistics.mean(pair[1] for pair in memory),
-                    "av": tell(offsets(seen)),
-                    "mic_to_sound": summary(latencies(seen.mic_beeps, seen.beeps, MIC_EVERY_S * 1000 - 100)),
-                    "page": now,
-                    "metrics": {
-                        k: v for k, v in run.server.metrics().items() if "_bucket" not in k and "_created" not in k
-                    },
-                }
-            )
-            print(_soak_line(lines[-1]), flush=True)
-    run.found["minutes"] = lines
-    for name in ("media_mb", "engine_mb"):
-        settled = [line[name] for line in lines if line["minute"] > 5] or [line[name] for line in lines]
-        growth = 100 * (statistics.mean(settled[-3:]) / statistics.mean(settled[:3]) - 1)
-        run.found[name + "_growth_percent"] = growth
-        run.row(f"{name[:-3]} process, MiB", f"{settled[-1]:.0f}", f"{growth:+.1f} % since minute 6")
-    for key, what in (("av", "flash − beep, ms"), ("mic_to_sound", "microphone → sound, ms")):
-        first, last = lines[min(5, len(lines) - 1)][key]["median"], lines[-1][key]["median"]
-        run.row(what, last, f"{first} in minute {lines[min(5, len(lines) - 1)]['minute']}")
-    run.row(
-        "freezes > 500 ms", lines[-1]["page"]["freezesSettled"], f"longest gap {lines[-1]['page']['longestGapMs']} ms"
-    )
-
-
-def _soak_line(line: dict[str, Any]) -> str:
-    page = line["page"]
-    return (
-        f"minute {line['minute']:3}: media {line['media_mb']:6.1f} MiB, engine {line['engine_mb']:6.1f} MiB, "
-        f"A/V {line['av']['median']} ms, mic → sound {line['mic_to_sound']['median']} ms, "
-        f"fps {page['fps']}, rung {page['rungName']}, buffer {page['bufferMs']} ms"
-    )
-
-
-def _cycle(run: Run, count: int) -> None:
-    """Connects and closes; what the processes hold before and after."""
-    with run.page("mic=on") as page:
-
-        def once() -> None:
-            start(page)
-            page.click(by_id("stop"))
-            wait_until(page, "avatarStats().state === 'idle'")
-
-        for _ in range(5):
-            once()
-        start(page)
-        engine = run.server.engine_pid()
-        page.click(by_id("stop"))
-        page.wait_for_timeout(5000)
-        before = {"media": holdings(run.server.pid), "engine": holdings(engine)}
-        memory = {"media": [memory_mb(run.server.pid)], "engine": [memory_mb(engine)]}
-        for number in range(count):
-            once()
-            if number % 10 == 9:
-                memory["media"].append(memory_mb(run.server.pid))
-                memory["engine"].append(memory_mb(engine))
-        page.wait_for_timeout(5000)
-        after = {"media": holdings(run.server.pid), "engine": holdings(engine)}
-    metrics = run.server.metrics()
-    run.found["cycles"] = {
-        "count": count,
-        "before": before,
-        "after": after,
-        "memory_mb": memory,
-        "sessions": metrics.get("avatar_sessions"),
-        "tasks": metrics.get("avatar_tasks"),
-        "in_dev_shm": len(os.listdir("/dev/shm")) if Path("/dev/shm").is_dir() else None,
-    }
-    for process in ("media", "engine"):
-        left = {key: after[process][key] - before[process][key] for key in before[process]}
-        run.row(f"{process}: more than before {count} cycles", left, f"now {after[process]}")
-        run.row(f"{process}: MiB", f"{memory[process][0]:.0f} → {memory[process][-1]:.0f}")
-    run.row("sessions alive", metrics.get("avatar_sessions"))
 
 
 # -- viewers -----------------------------------------------------------------------------------------------

@@ -123,10 +123,20 @@ def cpu_s(pid: int) -> float:
 
 
 def holdings(pid: int) -> dict[str, int]:
-    """What a process holds on to: descriptors, threads, shared frames, children."""
+    """What a process holds on to: descriptors, those of memory without a name, threads, shared frames, children."""
     return {
         "descriptors": len(os.listdir(f"/proc/{pid}/fd")),
+        "memory_descriptors": sum("memfd:" in target for target in _targets(pid)),
         "threads": len(os.listdir(f"/proc/{pid}/task")),
         "shared_memory": Path(f"/proc/{pid}/maps").read_text().count("avatar-frames"),
         "children": len(children(pid)),
     }
+
+
+def _targets(pid: int) -> list[str]:
+    """What a process's descriptors stand for."""
+    found = []
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):  # it was closed meanwhile
+            found.append(os.readlink(path))
+    return found

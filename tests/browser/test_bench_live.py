@@ -19,7 +19,7 @@ def read(path: Path) -> np.ndarray:
 @pytest.mark.parametrize("command", MEASURES)
 def test_every_command_is_known_and_has_a_pipeline(command: str) -> None:
     options = parse([command])
-    assert options.pipeline == ("test-pattern" if command in ("av", "mic") else "avatar")
+    assert options.pipeline == ("test-pattern" if command in ("av", "mic", "network") else "avatar")
     assert parse([command, "--pipeline", "avatar"]).pipeline == "avatar"
 
 
@@ -32,7 +32,7 @@ def test_microphone_is_silent_where_it_is_not_measured(tmp_path: Path) -> None:
     for command in MEASURES:
         microphone_for(command, tmp_path / f"{command}.wav")
         has_sound = bool(np.abs(read(tmp_path / f"{command}.wav")).max() > 0.1)
-        assert has_sound == (command in ("mic", "soak")), command
+        assert has_sound == (command in ("mic", "soak", "network")), command
 
 
 def test_table_is_aligned(capsys: pytest.CaptureFixture[str]) -> None:
