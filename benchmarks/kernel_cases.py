@@ -300,8 +300,7 @@ class PoseCase(WholeCase):
         generator = torch.Generator(device).manual_seed(0)
         points = torch.rand(self.batch, 4 * self.latents, KEYPOINTS, 3, generator=generator, device=device).ceil_()
         points[..., :2] = torch.rand(points[..., :2].shape, generator=generator, device=device)
-        channels = tuple((part.start, part.stop, radius) for part, radius in POSE_CHANNELS)
-        return partial(pose_tokens, points, self.height, self.width, channels, dtype=dtype)
+        return partial(pose_tokens, points, self.height, self.width, POSE_CHANNELS, dtype=dtype)
 
 
 @dataclass(frozen=True)

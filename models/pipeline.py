@@ -2,55 +2,30 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from kernels.low_pass import low_pass_noise, standard_normal
 from models import checkpoints
-from models.animator import Animator, with_planned_features
-from models.conditions import SAMPLE_RATE, SAMPLES_PER_FRAME, AudioEncoder, AudioState, TextEncoder
-from models.configs import Preset, SamplingConfig
-from models.lr_a2v import LRA2V
-from models.motion import FPS, motion_frames
-from models.pose import BACKGROUND, PERSON_POINTS, KeypointNet, PoseEstimator, background_points, pose_tokens
+from models.animator import with_planned_features
+from models.conditions import SAMPLE_RATE, SAMPLES_PER_FRAME, AudioState
+from models.configs import SamplingConfig
+from models.generation import FRAMES_PER_LATENT, ChunkModels, at_rest
+from models.motion import FPS
+from models.pose import BACKGROUND, PERSON_POINTS, background_points
 from models.presets import preset as preset_by_name
-from models.refiner import PGRefiner, upsample_latents
-from models.sampling import euler, guided
-from models.state import ChunkState
-from models.vae import CausalVAE
-
-_FRAMES_PER_LATENT = 4
+from models.state import ChunkState, join_caches, row_of_cache
 
 
-class AvatarPipeline:
+class AvatarPipeline(ChunkModels):
     """The models of one preset on one device. Holds no stream's state; one pipeline serves many streams."""
 
     fps = FPS
     sample_rate = SAMPLE_RATE
-
-    def __init__(self, preset: Preset, device: torch.device | str = "cpu", is_bf16: bool = False) -> None:
-        self.preset = preset
-        self.is_bf16 = is_bf16
-        self.device = torch.device(device)
-        with torch.device(self.device):
-            self.vae = CausalVAE(preset.vae)
-            self.audio = AudioEncoder(preset.audio)
-            self.text = TextEncoder(preset.text)
-            self.lr_a2v = LRA2V(preset.lr_a2v)
-            self.refiner = PGRefiner(preset.refiner)
-            self.pose = KeypointNet(preset.pose)
-            self.animator = None if preset.animator is None else Animator(preset.animator)
-        self.pose_estimator: PoseEstimator = self.pose
-        self.point_planner: Callable[..., Tensor] | None = None if self.animator is None else self.animator.points
-        for component in checkpoints.components(preset):
-            getattr(self, component).eval().requires_grad_(False)
 
     @classmethod
     def load(
@@ -79,6 +54,8 @@ class AvatarPipeline:
         pipeline = cls(config, device, is_bf16)
         for component in checkpoints.components(config):
             checkpoints.load_component(folder, component, getattr(pipeline, component))
+        if is_bf16:
+            _round_weights(pipeline.lr_a2v, pipeline.refiner)
         if pipeline.device.type == "cpu":
             pipeline.vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return pipeline
@@ -125,8 +102,8 @@ class AvatarPipeline:
         chunk_latents = self.preset.chunk_latents if chunk_latents is None else chunk_latents
         if not 1 <= chunk_latents <= 6:
             raise ValueError(f"chunk_latents must be within 1 … 6, got {chunk_latents}")
-        if first_frame < 0 or first_frame % _FRAMES_PER_LATENT:
-            raise ValueError(f"first_frame must be a multiple of {_FRAMES_PER_LATENT}, at least 0, got {first_frame}")
+        if first_frame < 0 or first_frame % FRAMES_PER_LATENT:
+            raise ValueError(f"first_frame must be a multiple of {FRAMES_PER_LATENT}, at least 0, got {first_frame}")
         _check_energy(motion_energy)
         picture = reference.to(self.device)[None, None]
         small = F.interpolate(picture[:, 0], size=self.preset.lr_size, mode="area")[:, None]
@@ -141,8 +118,8 @@ class AvatarPipeline:
             seed=seed,
             chunk_latents=chunk_latents,
             frame_index=first_frame - self.delay_frames,
-            latent_index=first_frame // _FRAMES_PER_LATENT,
-            text=self._encode_text(prompt),
+            latent_index=first_frame // FRAMES_PER_LATENT,
+            text=self.encode_text(prompt),
             lr_picture=small[:, 0],
             hr_picture=picture[:, 0],
             lr_reference=lr_reference,
@@ -168,7 +145,7 @@ class AvatarPipeline:
             ValueError: if motion_energy is not within 0 … 2.
         """
         if prompt is not None:
-            state = replace(state, text=self._encode_text(prompt))
+            state = replace(state, text=self.encode_text(prompt))
         if motion_energy is not None and motion_energy != state.motion_energy:
             _check_energy(motion_energy)
             state = replace(
@@ -217,13 +194,12 @@ class AvatarPipeline:
         tokens, audio = self._hear(samples, state)
         return replace(
             state,
-            frame_index=state.frame_index + _FRAMES_PER_LATENT * new,
+            frame_index=state.frame_index + FRAMES_PER_LATENT * new,
             latent_index=state.latent_index + new,
             audio=audio,
             audio_tokens=tokens[-self._token_context :],
         )
 
-    @torch.inference_mode()
     def step(
         self, samples: Tensor, state: ChunkState, sampling: SamplingConfig | None = None
     ) -> tuple[Tensor, ChunkState]:
@@ -241,59 +217,116 @@ class AvatarPipeline:
         Raises:
             ValueError: if the number of samples is not n·2560 with n in 1 … 6.
         """
-        new = _new_latents(samples)
-        sampling = sampling or self.preset.sampling
-        state = replace(state, stage_ms=dict(state.stage_ms))
-        tokens, audio = self._hear(samples, state)
-        with self._timed(state, "lr_a2v"), self._fast():
-            planned = self._planned_keypoints(tokens, new, state)
-            lr_latents = self._generate_lr(tokens, new, planned, state, sampling)
-        with self._timed(state, "lr_decode"), self._fast():
+        return self.step_batch([samples], [state], sampling)[0]
+
+    @torch.inference_mode()
+    def step_batch(
+        self, samples: Sequence[Tensor], states: Sequence[ChunkState], sampling: SamplingConfig | None = None
+    ) -> list[tuple[Tensor, ChunkState]]:
+        """Generate the next chunk of several streams, each of them as `step` would.
+
+        Streams with chunks of one length and equally many motion latents go through the models together; others after
+        them. A stream's share of a stage's time goes into its `stage_ms`.
+
+        Args:
+            samples, states: of each stream, as in `step`; chunks may differ in length.
+            sampling: of all of them.
+
+        Returns:
+            frames and next state of each stream, in the order of `states`.
+
+        Raises:
+            ValueError: as `step`, or if there are not as many samples as states.
+        """
+        if len(samples) != len(states):
+            raise ValueError(f"every stream must have samples, got {len(samples)} for {len(states)} streams")
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for index, (sound, state) in enumerate(zip(samples, states, strict=True)):
+            groups.setdefault((_new_latents(sound), *state.motion_counts), []).append(index)
+        made: dict[int, tuple[Tensor, ChunkState]] = {}
+        for members in groups.values():
+            chunks = self._step_together(
+                [samples[index] for index in members],
+                [replace(states[index], stage_ms=dict(states[index].stage_ms)) for index in members],
+                sampling or self.preset.sampling,
+            )
+            made.update(zip(members, chunks, strict=True))
+        return [made[index] for index in range(len(states))]
+
+    def _step_together(
+        self, samples: list[Tensor], states: list[ChunkState], sampling: SamplingConfig
+    ) -> list[tuple[Tensor, ChunkState]]:
+        """`step_batch` of B streams with equally many new and motion latents."""
+        heard = [self._hear(sound, state) for sound, state in zip(samples, states, strict=True)]
+        tokens = torch.stack([chunk_tokens for chunk_tokens, _ in heard])
+        new = _new_latents(samples[0])
+        with self.timed(states, "lr_a2v"), self.fast():
+            planned = self.planned_keypoints(tokens, new, states)
+            lr_latents = self.generate_lr(tokens, new, planned, states, sampling)
+        with self.timed(states, "lr_decode"), self.fast():
             is_half_rate = sampling.is_half_rate and not sampling.is_refined  # keypoints are read off every frame
-            lr_frames, lr_cache = self.vae.decode_chunk(lr_latents, state.lr_cache, is_half_rate)
-            lr_frames = lr_frames[0].float().clamp(0, 1)
-        after = replace(
-            state,
-            frame_index=state.frame_index + _FRAMES_PER_LATENT * new,
-            latent_index=state.latent_index + new,
-            audio=audio,
-            audio_tokens=tokens[-self._token_context :],
-            lr_motion=_last(state.lr_motion, lr_latents, self.preset.motion_latents),
-            hr_motion=None,
-            motion_keypoints=None,
-            lr_cache=lr_cache,
-            motion_index=state.motion_index + _FRAMES_PER_LATENT * new,
-        )
+            lr_cache = join_caches([state.lr_cache for state in states])
+            lr_frames, lr_cache = self.vae.decode_chunk(lr_latents, lr_cache, is_half_rate)
+            lr_frames = lr_frames.float().clamp_(0, 1)
+        after = [
+            replace(
+                state,
+                frame_index=state.frame_index + FRAMES_PER_LATENT * new,
+                latent_index=state.latent_index + new,
+                audio=audio,
+                audio_tokens=chunk_tokens[-self._token_context :],
+                lr_motion=_last(state.lr_motion, lr_latents[row : row + 1], self.preset.motion_latents),
+                hr_motion=None,
+                motion_keypoints=None,
+                lr_cache=row_of_cache(lr_cache, row),
+                motion_index=state.motion_index + FRAMES_PER_LATENT * new,
+            )
+            for row, (state, (chunk_tokens, audio)) in enumerate(zip(states, heard, strict=True))
+        ]
         if not sampling.is_refined:
-            with self._timed(state, "decode"):
-                return self._enlarge(lr_frames, sampling.is_half_rate), after
-        with self._timed(state, "pose"):
-            keypoints = self.pose_estimator(lr_frames)
-            keypoints[:, BACKGROUND] = state.reference_keypoints[BACKGROUND]
-            keypoints = keypoints if planned is None else with_planned_features(keypoints, planned)
-        return self._finish(lr_latents, keypoints, state, after, sampling)
+            with self.timed(states, "decode"):
+                larger = self._enlarge(lr_frames.flatten(0, 1), sampling.is_half_rate)
+            return list(zip(larger.unflatten(0, (len(states), -1)), after, strict=True))
+        with self.timed(states, "pose"):
+            keypoints = self.pose_estimator(lr_frames.flatten(0, 1)).unflatten(0, (len(states), -1))
+            keypoints[:, :, BACKGROUND] = at_rest(states)[:, None, BACKGROUND]
+            if planned is not None:
+                keypoints = with_planned_features(keypoints.flatten(0, 1), planned.flatten(0, 1)).view_as(keypoints)
+        return self._finish(lr_latents, keypoints, states, after, sampling)
 
     def _hear(self, samples: Tensor, state: ChunkState) -> tuple[Tensor, AudioState]:
         """Audio tokens [context + 4n, D] up to the chunk's end, and what the encoder carries."""
-        with self._timed(state, "audio"):
+        with self.timed([state], "audio"):
             tokens, audio = self.audio.step(samples.to(self.device, torch.float32), state.audio)
             return torch.cat([state.audio_tokens, tokens]), audio
 
     def _finish(
-        self, lr_latents: Tensor, keypoints: Tensor, state: ChunkState, after: ChunkState, sampling: SamplingConfig
-    ) -> tuple[Tensor, ChunkState]:
-        """The way from LR latents and keypoints [4n, 143, 3] to HR frames [4n, 3, H, W], and the state after it."""
+        self,
+        lr_latents: Tensor,
+        keypoints: Tensor,
+        states: list[ChunkState],
+        after: list[ChunkState],
+        sampling: SamplingConfig,
+    ) -> list[tuple[Tensor, ChunkState]]:
+        """The way from LR latents and keypoints [B, 4n, 143, 3] to HR frames [4n, 3, H, W] and the states after it."""
         m = self.preset.motion_latents
-        hr_latents = self._refine(lr_latents, keypoints, lr_latents.shape[2], state, sampling)
-        with self._timed(state, "decode"), self._fast():
-            frames, hr_cache = self.vae.decode_chunk(hr_latents, state.hr_cache, sampling.is_half_rate)
-            frames = frames[0].float().clamp(0, 1)
-        return frames, replace(
-            after,
-            hr_motion=_last(state.hr_motion, hr_latents, m),
-            motion_keypoints=_last_frames(state.motion_keypoints, keypoints, _FRAMES_PER_LATENT * m),
-            hr_cache=hr_cache,
-        )
+        hr_latents = self.refine(lr_latents, keypoints, states, sampling)
+        with self.timed(states, "decode"), self.fast():
+            hr_cache = join_caches([state.hr_cache for state in states])
+            frames, hr_cache = self.vae.decode_chunk(hr_latents, hr_cache, sampling.is_half_rate)
+            frames = frames.float().clamp_(0, 1)
+        return [
+            (
+                frames[row],
+                replace(
+                    following,
+                    hr_motion=_last(state.hr_motion, hr_latents[row : row + 1], m),
+                    motion_keypoints=_last_frames(state.motion_keypoints, keypoints[row], FRAMES_PER_LATENT * m),
+                    hr_cache=row_of_cache(hr_cache, row),
+                ),
+            )
+            for row, (state, following) in enumerate(zip(states, after, strict=True))
+        ]
 
     def _enlarge(self, lr_frames: Tensor, is_half_rate: bool) -> Tensor:
         """LR frames [4n, 3, h, w] in 0 … 1 → [4n, 3, H, W]; frames that are shown twice are enlarged once."""
@@ -301,133 +334,11 @@ class AvatarPipeline:
         larger = F.interpolate(different, size=self.preset.hr_size, mode="bicubic", align_corners=False).clamp(0, 1)
         return larger.repeat_interleave(2, dim=0) if is_half_rate else larger
 
-    def _encode_text(self, prompt: str) -> Tensor:
-        return self.text(self.text.tokenize([prompt]).to(self.device))
-
     @property
     def _token_context(self) -> int:
         """Audio tokens before a chunk that its windows reach back to."""
-        extra = self.preset.lr_a2v.audio_window - _FRAMES_PER_LATENT
-        return _FRAMES_PER_LATENT * self.preset.motion_latents + extra
-
-    def _fast(self) -> AbstractContextManager:
-        """What convolutions and matrix products of the large models run under."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.is_bf16)
-
-    @contextmanager
-    def _timed(self, state: ChunkState, stage: str) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        state.stage_ms[stage] = state.stage_ms.get(stage, 0.0) + (time.perf_counter() - started) * 1e3
-
-    def _generate_lr(
-        self, tokens: Tensor, new: int, planned: Tensor | None, state: ChunkState, sampling: SamplingConfig
-    ) -> Tensor:
-        """Audio tokens [context + 4n, D] and planned keypoints [4n, 143, 3] → new LR latents [1, C, n, h, w]."""
-        motion_latents = 0 if state.lr_motion is None else state.lr_motion.shape[2]
-        frames = 1 + motion_latents + new
-        window_tokens = tokens.unfold(0, self.preset.lr_a2v.audio_window, 1).transpose(1, 2)[::_FRAMES_PER_LATENT]
-        window_tokens = window_tokens[len(window_tokens) - motion_latents - new :]
-        audio = F.pad(window_tokens, (0, 0, 0, 0, 1, 0))[None, None]
-        plan = None
-        if self.preset.lr_a2v.motion_dim:
-            count = _FRAMES_PER_LATENT * (motion_latents + new)
-            first = state.motion_index - _FRAMES_PER_LATENT * motion_latents
-            rows = self._motion_plan(first, count, state)
-            plan = F.pad(rows.unflatten(0, (-1, _FRAMES_PER_LATENT)), (0, 0, 0, 0, 1, 0))[None]
-        prefix = [state.lr_reference] + ([state.lr_motion] if state.lr_motion is not None else [])
-        base = None if planned is None else self._moved(state.lr_picture, planned, state)
-        null_text = self._encode_text("") if sampling.text_guidance != 1 else None
-
-        def denoise(latents: Tensor, t: Tensor) -> Tensor:
-            window = torch.cat([*prefix, latents], dim=2)
-            timesteps = torch.cat([t.new_ones(1, frames - new), t[:, None].expand(-1, new)], dim=1)
-            denoised = self.lr_a2v(window, timesteps, new, state.text, audio, plan, base=base)
-            if sampling.audio_guidance != 1:
-                without = self.lr_a2v(window, timesteps, new, state.text, torch.zeros_like(audio), plan, base=base)
-                denoised = guided(denoised, without, sampling.audio_guidance)
-            if null_text is not None:
-                without = self.lr_a2v(window, timesteps, new, null_text, audio, plan, base=base)
-                denoised = guided(denoised, without, sampling.text_guidance)
-            return denoised
-
-        return euler(denoise, self._noise(state, new, state.lr_reference, stream=0), sampling.lr_steps)
-
-    def _motion_plan(self, first: int, count: int, state: ChunkState) -> Tensor:
-        """The stream's motion plan of `count` frames from frame `first` on, [count, M]."""
-        return torch.from_numpy(motion_frames(state.seed, first, count, state.energies(first, count))).to(self.device)
-
-    def _planned_keypoints(self, tokens: Tensor, new: int, state: ChunkState) -> Tensor | None:
-        """Where sound tokens [context + 4n, D], plan and prompt put the presenter, [4n, 143, 3]; None: no animator."""
-        if self.animator is None or self.point_planner is None:
-            return None
-        count = _FRAMES_PER_LATENT * new
-        heard = tokens[-count - self.animator.config.token_window + 1 :]
-        plan = self._motion_plan(state.motion_index, count, state)
-        with torch.autocast(self.device.type, enabled=False):  # half a pixel is lost in bf16
-            return self.point_planner(heard[None], plan[None], state.text, state.reference_keypoints[None])[0]
-
-    def _moved(self, picture: Tensor, keypoints: Tensor, state: ChunkState) -> Tensor | None:
-        """Latents [1, C, n, h, w] of a reference picture [1, 3, H, W] moved to keypoints [4n, 143, 3]."""
-        if self.animator is None:
-            return None
-        with torch.autocast(self.device.type, enabled=False):
-            moved = self.animator.move(picture, state.reference_keypoints[None], keypoints[None])
-        return self.vae.encode_groups(moved)
-
-    def _refine(
-        self, lr_latents: Tensor, keypoints: Tensor, new: int, state: ChunkState, sampling: SamplingConfig
-    ) -> Tensor:
-        """New LR latents [1, C, n, h, w] and keypoints [4n, 143, 3] → new HR latents [1, C, n, 2h, 2w].
-
-        After a chunk that was not refined it starts afresh from the reference, as in a stream's first chunk: encoding
-        the enlarged frames as motion latents measured 1 dB worse on the first weights (and the decoder's memory, left
-        as it was, makes no difference above 50 dB).
-        """
-        motion_latents = 0 if state.hr_motion is None else state.hr_motion.shape[2]
-        frames = 1 + motion_latents + new
-        if motion_latents and state.lr_motion is not None:
-            lr_latents = torch.cat([state.lr_motion[:, :, -motion_latents:], lr_latents], dim=2)
-        with self._timed(state, "low_pass"):
-            seeds = self._latent_seeds(state, motion_latents + new, first=-motion_latents, stream=1)
-            rows = lr_latents[0].transpose(0, 1).unsqueeze(2)  # a row a latent: its noise is its own
-            degraded = low_pass_noise(
-                rows.contiguous(), self.preset.low_pass_sigma, self.preset.degradation_noise, seeds
-            )
-            degraded = upsample_latents(degraded[:, :, 0].transpose(0, 1)[None])
-            degraded = F.pad(degraded, (0, 0, 0, 0, 1, 0))
-        with self._timed(state, "pose"):
-            points = [state.reference_keypoints.expand(_FRAMES_PER_LATENT, -1, -1)]
-            points += [] if state.motion_keypoints is None else [state.motion_keypoints]
-            tokens = pose_tokens(torch.cat([*points, keypoints])[None], *self.preset.lr_latent_size)
-        with self._timed(state, "animator"), self._fast():
-            base = self._moved(state.hr_picture, keypoints, state)
-        prefix = [state.hr_reference] + ([state.hr_motion] if state.hr_motion is not None else [])
-
-        def denoise(latents: Tensor, t: Tensor) -> Tensor:
-            window = torch.cat([*prefix, latents], dim=2)
-            timesteps = torch.cat([t.new_ones(1, frames - new), t[:, None].expand(-1, new)], dim=1)
-            denoised = self.refiner(window, timesteps, new, degraded, tokens, base)
-            if sampling.pose_guidance != 1:
-                without = self.refiner(window, timesteps, new, degraded, torch.zeros_like(tokens), base)
-                denoised = guided(denoised, without, sampling.pose_guidance)
-            return denoised
-
-        with self._timed(state, "refiner"), self._fast():
-            return euler(denoise, self._noise(state, new, state.hr_reference, stream=2), sampling.refiner_steps)
-
-    def _latent_seeds(self, state: ChunkState, count: int, first: int, stream: int) -> Tensor:
-        """A seed [count] int64 for each latent of the stream, whatever the chunk it is made in."""
-        index = torch.arange(count, device=self.device) + state.latent_index + first
-        return (state.seed * 1_000_003 + index) * 3 + stream
-
-    def _noise(self, state: ChunkState, new: int, like: Tensor, stream: int) -> Tensor:
-        """Unit normal noise [1, C, n, H, W] that depends on the seed and the latents' places in the stream."""
-        shape = (new, like.shape[1], *like.shape[3:])
-        noise = standard_normal(shape, self._latent_seeds(state, new, 0, stream), device=self.device)
-        return noise.transpose(0, 1)[None]
+        extra = self.preset.lr_a2v.audio_window - FRAMES_PER_LATENT
+        return FRAMES_PER_LATENT * self.preset.motion_latents + extra
 
 
 def _has_bf16(device: torch.device) -> bool:
@@ -438,16 +349,24 @@ def _has_bf16(device: torch.device) -> bool:
     return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 
+def _round_weights(*models: nn.Module) -> None:
+    """Products and convolutions in bf16 from here on: autocast would round their weights again in every call."""
+    for model in models:
+        for layer in model.modules():
+            if isinstance(layer, nn.Linear | nn.Conv2d):
+                layer.to(torch.bfloat16)
+
+
 def _new_latents(samples: Tensor) -> int:
     """n of a chunk of n·2560 samples.
 
     Raises:
         ValueError: if it is none.
     """
-    new, rest = divmod(samples.shape[0], _FRAMES_PER_LATENT * SAMPLES_PER_FRAME)
+    new, rest = divmod(samples.shape[0], FRAMES_PER_LATENT * SAMPLES_PER_FRAME)
     if rest or not 1 <= new <= 6:
         raise ValueError(
-            f"samples must be 1 … 6 times {_FRAMES_PER_LATENT * SAMPLES_PER_FRAME}, got {samples.shape[0]}"
+            f"samples must be 1 … 6 times {FRAMES_PER_LATENT * SAMPLES_PER_FRAME}, got {samples.shape[0]}"
         )
     return new
 

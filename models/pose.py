@@ -9,9 +9,10 @@ from typing import Protocol
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor, nn
 
+import kernels.pose_tokens
+from kernels.pose_tokens import Channels
 from models.configs import PoseConfig
 
 FACE_POINTS, BODY_POINTS, HAND_POINTS, BACKGROUND_POINTS = 70, 11, 21, 20
@@ -28,31 +29,18 @@ BODY = slice(70, 81)
 HANDS = slice(81, 123)
 BACKGROUND = slice(123, 143)
 
-# channel of the pose map: points, radius of their blobs in map cells
-POSE_CHANNELS = (
-    (CONTOUR, 1.0),
-    (slice(17, 36), 1.0),  # brows and nose
-    (EYES, 0.8),
-    (OUTER_LIPS, 0.8),
-    (INNER_LIPS, 0.7),
-    (BODY, 1.2),
-    (HANDS, 0.8),
-    (BACKGROUND, 1.0),
+# channel of the pose map: its first point, the one after its last, radius of their blobs in map cells
+POSE_CHANNELS: Channels = (
+    (CONTOUR.start, CONTOUR.stop, 1.0),
+    (BROWS.start, NOSE.stop, 1.0),
+    (EYES.start, EYES.stop, 0.8),
+    (OUTER_LIPS.start, OUTER_LIPS.stop, 0.8),
+    (INNER_LIPS.start, INNER_LIPS.stop, 0.7),
+    (BODY.start, BODY.stop, 1.2),
+    (HANDS.start, HANDS.stop, 0.8),
+    (BACKGROUND.start, BACKGROUND.stop, 1.0),
 )
 POSE_TOKEN_DIM = 4 * 4 * 4 * len(POSE_CHANNELS)
-
-
-def pose_maps(keypoints: Tensor, height: int, width: int) -> Tensor:
-    """Keypoints [..., 143, 3] → maps [..., 8, height, width]: sums of Gaussian blobs, clipped at 1.5."""
-    rows = torch.arange(height, device=keypoints.device) + 0.5
-    columns = torch.arange(width, device=keypoints.device) + 0.5
-    maps = []
-    for points, radius in POSE_CHANNELS:
-        x, y, visible = keypoints[..., points, :].unbind(-1)
-        along_y = torch.exp(-((rows - y[..., None] * height) ** 2) / (2 * radius**2)) * visible[..., None]
-        along_x = torch.exp(-((columns - x[..., None] * width) ** 2) / (2 * radius**2))
-        maps.append(along_y.transpose(-1, -2) @ along_x)
-    return torch.stack(maps, dim=-3).clamp_max(1.5)
 
 
 def pose_tokens(keypoints: Tensor, lr_height: int, lr_width: int) -> Tensor:
@@ -63,10 +51,10 @@ def pose_tokens(keypoints: Tensor, lr_height: int, lr_width: int) -> Tensor:
         lr_height, lr_width: h, w of the LR latents; the maps have 4h × 4w cells.
 
     Returns:
-        [B, T, h·w, 512]: 4×4×4 patches of the 8-channel maps.
+        [B, T, h·w, 512]: 4×4×4 patches of 8 maps [4T, 4h, 4w], each the sum of the Gaussian blobs of its points,
+        clipped at 1.5.
     """
-    maps = pose_maps(keypoints, 4 * lr_height, 4 * lr_width)
-    return rearrange(maps, "b (t f) c (y p) (x q) -> b t (y x) (f c p q)", f=4, p=4, q=4)
+    return kernels.pose_tokens.pose_tokens(keypoints, lr_height, lr_width, POSE_CHANNELS)
 
 
 class PoseEstimator(Protocol):

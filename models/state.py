@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 
 import numpy as np
@@ -45,6 +46,12 @@ class ChunkState:
     energy_changed: int | None = None  # motion_index of the change; None: never
     stage_ms: dict[str, float] = field(default_factory=dict)  # milliseconds so far, by stage
 
+    @property
+    def motion_counts(self) -> tuple[int, int]:
+        """LR and HR motion latents; streams in which they agree can be stepped together."""
+        lr_count, hr_count = (0 if motion is None else motion.shape[2] for motion in (self.lr_motion, self.hr_motion))
+        return lr_count, hr_count
+
     def energies(self, first: int, count: int) -> np.ndarray:
         """Motion energy [count] of the frames from `first` of the motion plan on."""
         return ramped_energy(first, count, self.energy_before, self.motion_energy, self.energy_changed)
@@ -65,3 +72,19 @@ class ChunkState:
 
         values = {item.name: moved(getattr(self, item.name)) for item in fields(self)}
         return ChunkState(**{**values, "stage_ms": dict(self.stage_ms)})  # type: ignore[arg-type]
+
+
+def join(rows: Sequence[Tensor]) -> Tensor:
+    """Tensors [1, …] of B streams → [B, …]; of one stream the tensor itself."""
+    return rows[0] if len(rows) == 1 else torch.cat(list(rows))
+
+
+def join_caches(caches: Sequence[DecoderCache | None]) -> DecoderCache | None:
+    """Decoder caches of B streams → one of [B, …]; None if they are at the start."""
+    present = [cache for cache in caches if cache is not None]
+    return tuple(join(level) for level in zip(*present, strict=True)) if present else None
+
+
+def row_of_cache(cache: DecoderCache, row: int) -> DecoderCache:
+    """One stream's part of a joined cache."""
+    return tuple(level[row : row + 1] for level in cache)

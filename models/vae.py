@@ -57,7 +57,9 @@ class Encoder(nn.Module):
 
     def forward(self, groups: Tensor) -> Tensor:
         """Groups [G, 12, H, W] of four frames in -1 … 1 → latents [G, C, H/8, W/8], not normalised."""
-        hidden = self.input(F.pixel_unshuffle(groups, _PATCH))
+        # `input` is a map of patches of 8×8; as a convolution it needs no copy of them.
+        kernel = self.input.weight.view(-1, groups.shape[1], _PATCH, _PATCH)
+        hidden = F.conv2d(groups, kernel, self.input.bias, stride=_PATCH)
         for block in self.blocks:
             hidden = block(hidden)
         return self.linear(groups) + self.output(activation(hidden))
@@ -100,7 +102,8 @@ class Decoder(nn.Module):
         residual = F.pixel_shuffle(self.output(activation(hidden)), 4)
         with torch.autocast(flat.device.type, enabled=False):  # smooth walls would show the steps of bf16
             linear = rearrange(self.linear(flat.float()), "g (f c) h w -> g f c h w", f=_FRAMES)[:, ::frame_step]
-        return (linear.flatten(0, 1) + residual).unflatten(0, (batch, -1)), tuple(carried)
+        frames = linear.contiguous().flatten(0, 1).add_(residual)
+        return frames.unflatten(0, (batch, -1)), tuple(carried)
 
 
 class CausalVAE(nn.Module):
@@ -133,7 +136,7 @@ class CausalVAE(nn.Module):
         batch, _, _, height, width = frames.shape
         if height % _PATCH or width % _PATCH:
             raise ValueError(f"height and width must be multiples of {_PATCH}, got {height} and {width}")
-        groups = rearrange(frames * 2 - 1, "b (k f) c h w -> (b k) (f c) h w", f=_FRAMES)
+        groups = rearrange((frames * 2).sub_(1), "b (k f) c h w -> (b k) (f c) h w", f=_FRAMES)
         latents = rearrange(self.encoder(groups), "(b k) c h w -> b c k h w", b=batch)
         return (latents - self._channels(self.latent_mean)) / self._channels(self.latent_std)
 
@@ -157,7 +160,7 @@ class CausalVAE(nn.Module):
         """
         latents = latents * self._channels(self.latent_std) + self._channels(self.latent_mean)
         frames, carried = self.decoder(latents, cache, 2 if is_half_rate else 1)
-        frames = frames * 0.5 + 0.5
+        frames = frames.mul_(0.5).add_(0.5)
         if is_half_rate:
             frames = frames.repeat_interleave(2, dim=1)
         return (frames[:, _FRAMES - 1 :] if cache is None else frames), carried

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from kernels.attention.reference import allowed_keys, attention_reference
 from kernels.dispatch import has_hopper_path, require_dtype, require_same, select_backend
 
 MAX_HEAD_DIM = 256
+_FEW_KEYS = 768
 
 
 def attention(
@@ -121,14 +123,12 @@ def attention_torch(
     if key_lengths is None and key_windows is None:
         prefix_queries = min(max(prefix_length - query_offset, 0), q.shape[2])
         if prefix_queries == 0:
-            return F.scaled_dot_product_attention(q, k, v, scale=scale)
+            return _dense(q, k, v, scale)
         # Two dense calls: faster than one with a mask, and the fused kernels stay eligible.
-        inside = F.scaled_dot_product_attention(
-            q[:, :, :prefix_queries], k[:, :, :prefix_length], v[:, :, :prefix_length], scale=scale
-        )
+        inside = _dense(q[:, :, :prefix_queries], k[:, :, :prefix_length], v[:, :, :prefix_length], scale)
         if prefix_queries == q.shape[2]:
             return inside
-        outside = F.scaled_dot_product_attention(q[:, :, prefix_queries:], k, v, scale=scale)
+        outside = _dense(q[:, :, prefix_queries:], k, v, scale)
         return torch.cat([inside, outside], dim=2)
     allowed = allowed_keys(
         q.shape[2],
@@ -143,6 +143,22 @@ def attention_torch(
     has_keys = allowed.any(dim=-1, keepdim=True)
     attended = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed | ~has_keys, scale=scale)
     return attended.masked_fill(~has_keys, 0.0)
+
+
+def _dense(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    """Every query over every key."""
+    is_bf16_on_cpu = q.dtype == torch.bfloat16 and not q.is_cuda and not torch.is_grad_enabled()
+    if is_bf16_on_cpu and k.shape[2] <= _FEW_KEYS and not _has_matrix_tiles():
+        # Two products are 1.7 times as fast as the fused kernel until the scores outgrow the cache. They round the
+        # scores to bf16: 0.4 % of the result instead of 0.2.
+        return ((q * scale) @ k.transpose(-1, -2)).softmax(dim=-1) @ v
+    return F.scaled_dot_product_attention(q, k, v, scale=scale)
+
+
+@cache
+def _has_matrix_tiles() -> bool:
+    """Whether the CPU multiplies whole tiles (AMX), which PyTorch's fused kernel uses."""
+    return bool(torch.cpu.get_capabilities().get("amx_bf16"))
 
 
 def _attention_by_windows(q: Tensor, k: Tensor, v: Tensor, key_windows: Tensor, scale: float) -> Tensor:

@@ -1,9 +1,12 @@
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+import kernels.attention as attention_package
 from kernels.attention import attention
 
 # Half a rounding of outputs up to 4, and of the softmax weights; the interpreter truncates to bf16 on top.
@@ -235,3 +238,24 @@ def test_720p_window_equals_sdpa(heads, head_dim, prefix_length):
     q, k, v = make_inputs(18000, 18000, head_dim, dtype=torch.bfloat16, device="cuda", batch=1, heads=heads)
     expected = attention(q, k, v, prefix_length=prefix_length, backend="torch")
     assert_close(attention(q, k, v, prefix_length=prefix_length), expected)
+
+
+@pytest.mark.parametrize("has_tiles", [False, True])
+@pytest.mark.parametrize("key_count", [attention_package._FEW_KEYS, attention_package._FEW_KEYS + 1])
+def test_few_keys_in_bf16_on_a_cpu_are_two_products(monkeypatch, key_count, has_tiles):
+    fused_calls = []
+
+    def counted(*arguments, **options):
+        fused_calls.append(arguments)
+        return F.scaled_dot_product_attention(*arguments, **options)
+
+    monkeypatch.setattr(attention_package, "F", SimpleNamespace(scaled_dot_product_attention=counted))
+    monkeypatch.setattr(attention_package, "_has_matrix_tiles", lambda: has_tiles)
+    q, k, v = make_inputs(65, key_count, 64, dtype=torch.bfloat16)
+    with torch.no_grad():
+        found = attention(q, k, v)
+    assert bool(fused_calls) == (has_tiles or key_count > attention_package._FEW_KEYS)
+    expected = F.scaled_dot_product_attention(q.double(), k.double(), v.double())
+    assert (found - expected).norm() < 6e-3 * expected.norm()
+    attention(q.requires_grad_(), k, v)
+    assert fused_calls  # training keeps the fused kernel

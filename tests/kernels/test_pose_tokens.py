@@ -8,7 +8,6 @@ from models import pose
 from tests.kernels.comparison import DTYPES, assert_close, spread
 
 CHANNELS = ((0, 3, 1.0), (3, 24, 0.7), (5, 5, 1.0), (20, 25, 1.3))  # one without points, two that overlap
-MODEL_CHANNELS = tuple((points.start, points.stop, radius) for points, radius in pose.POSE_CHANNELS)
 
 
 def keypoints(*shape, dtype=torch.float32, device="cpu", seed=0):
@@ -28,14 +27,15 @@ def test_kernel_equals_reference(device, batch, latents, height, width, dtype):
 
 
 @pytest.mark.parametrize("backend", ["triton", "torch"])
-def test_equals_the_tokens_of_the_models(device, backend):
+def test_channels_of_the_models(device, backend):
     points = keypoints(1, 4, pose.KEYPOINTS, device=device)
-    found = pose_tokens(points, 4, 6, MODEL_CHANNELS, backend=backend)
+    found = pose_tokens(points, 4, 6, pose.POSE_CHANNELS, backend=backend)
     assert found.shape[-1] == pose.POSE_TOKEN_DIM
-    torch.testing.assert_close(found, pose.pose_tokens(points, 4, 6), atol=2e-6, rtol=0)
+    expected = pose_tokens(points, 4, 6, pose.POSE_CHANNELS, backend="reference")
+    torch.testing.assert_close(found, expected, atol=2e-6, rtol=0)
 
 
-@pytest.mark.parametrize("backend", ["triton", "reference"])
+@pytest.mark.parametrize("backend", ["triton", "torch", "reference"])
 @pytest.mark.parametrize("seed", range(3))
 def test_against_fp64_cell_by_cell(device, backend, seed):
     points = keypoints(1, 4, 25, device=device, seed=seed)

@@ -84,8 +84,8 @@ def test_seed_decides_the_motion(pipeline, reference, sound):
 
 def test_noise_of_a_latent_does_not_depend_on_the_chunk(pipeline, reference):
     state = pipeline.start(reference, seed=9)
-    together = pipeline._noise(state, 3, state.lr_reference, stream=0)
-    alone = pipeline._noise(dataclasses.replace(state, latent_index=2), 1, state.lr_reference, stream=0)
+    together = pipeline._noise([state], 3, state.lr_reference, stream=0)
+    alone = pipeline._noise([dataclasses.replace(state, latent_index=2)], 1, state.lr_reference, stream=0)
     assert torch.allclose(together[:, :, 2:], alone)
 
 

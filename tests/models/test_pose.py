@@ -9,7 +9,6 @@ from models.pose import (
     POSE_TOKEN_DIM,
     KeypointNet,
     background_points,
-    pose_maps,
     pose_tokens,
 )
 
@@ -20,26 +19,27 @@ def a_point(index: int, x: float, y: float) -> torch.Tensor:
     return keypoints
 
 
-def test_a_point_lights_its_own_channel_at_its_own_place():
-    maps = pose_maps(a_point(INNER_LIPS.start, 0.25, 0.75), 64, 64)
-    assert maps.shape == (8, 64, 64)
-    assert [channel for channel in range(8) if maps[channel].max() > 0.1] == [4]
-    row, column = divmod(int(maps[4].argmax()), 64)
-    assert abs(row - 48) <= 1 and abs(column - 16) <= 1
+def maps_of(tokens: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Tokens [B, T, h·w, 512] → the maps [B, 4T, 8, 4h, 4w] that they are patches of."""
+    patches = tokens.unflatten(-1, (4, 8, 4, 4)).unflatten(2, (height, width))  # B T y x frame channel row column
+    return patches.permute(0, 1, 4, 5, 2, 6, 3, 7).flatten(6, 7).flatten(4, 5).flatten(1, 2)
+
+
+def test_a_point_lights_its_own_channel_at_its_own_place_in_its_own_frame():
+    frames = torch.zeros(1, 8, KEYPOINTS, 3)
+    frames[0, 5] = a_point(INNER_LIPS.start, 0.25, 0.75)
+    tokens = pose_tokens(frames, 16, 12)
+    assert tokens.shape == (1, 2, 192, POSE_TOKEN_DIM)
+    maps = maps_of(tokens, 16, 12)[0]
+    assert [tuple(place) for place in (maps.amax((-1, -2)) > 0.1).nonzero().tolist()] == [(5, 4)]
+    row, column = divmod(int(maps[5, 4].argmax()), 48)
+    assert abs(row - 48) <= 1 and abs(column - 12) <= 1
 
 
 def test_invisible_points_leave_the_maps_empty():
-    keypoints = torch.rand(KEYPOINTS, 3)
-    keypoints[:, 2] = 0
-    assert not pose_maps(keypoints, 32, 32).any()
-
-
-def test_tokens_are_patches_of_the_maps():
-    keypoints = torch.rand(1, 8, KEYPOINTS, 3)
-    tokens, maps = pose_tokens(keypoints, 16, 16), pose_maps(keypoints[0], 64, 64)
-    assert tokens.shape == (1, 2, 256, POSE_TOKEN_DIM)
-    patch = tokens[0, 1, 5 * 16 + 3].view(4, 8, 4, 4)  # frame, channel, row, column
-    assert torch.allclose(patch, maps[4:8, :, 20:24, 12:16])
+    keypoints = torch.rand(1, 4, KEYPOINTS, 3)
+    keypoints[..., 2] = 0
+    assert not pose_tokens(keypoints, 8, 8).any()
 
 
 def test_a_sub_cell_shift_of_the_lips_changes_the_tokens():

@@ -140,7 +140,7 @@ def test_stream_started_late_has_the_noise_and_the_plan_of_its_time(pipeline, re
         state.latent_index,
         state.motion_index,
     )
-    one = pipeline._noise(late, 2, late.lr_reference, stream=0)
-    assert torch.equal(one, pipeline._noise(state, 2, state.lr_reference, stream=0))
+    one = pipeline._noise([late], 2, late.lr_reference, stream=0)
+    assert torch.equal(one, pipeline._noise([state], 2, state.lr_reference, stream=0))
     with pytest.raises(ValueError, match="first_frame"):
         pipeline.start(reference, first_frame=6)
