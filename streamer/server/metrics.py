@@ -184,5 +184,5 @@ class Metrics:
         totals.seen[name] = now
 
     def text(self) -> bytes:
-        """Everything in Prometheus' text format."""
+        """Everything in Prometheus' text format; called within the event loop, whose tasks are counted."""
         return generate_latest(self.registry)

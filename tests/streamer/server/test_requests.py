@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from streamer.server.access import Access
@@ -45,6 +47,13 @@ def test_policy_allows_the_inline_scripts_of_the_page_and_no_others() -> None:
     assert "unsafe-inline" not in content_policy(page, []).split("style-src")[0]
 
 
+def text_of(metrics: Metrics) -> str:
+    async def read() -> str:
+        return metrics.text().decode()
+
+    return asyncio.run(read())
+
+
 def test_counters_grow_by_what_a_session_has_lost_since() -> None:
     metrics, totals = Metrics(), Totals()
     for held in (3, 3, 10):
@@ -52,13 +61,13 @@ def test_counters_grow_by_what_a_session_has_lost_since() -> None:
         metrics.update(totals)
     other = Totals(held_frames=5)
     metrics.update(other)
-    assert b"avatar_held_frames_total 15.0" in metrics.text()
+    assert "avatar_held_frames_total 15.0" in text_of(metrics)
 
 
 def test_latency_of_a_chunk_is_the_sum_of_its_stages() -> None:
     metrics = Metrics()
     stamps = StageStamps(1, 0, dict.fromkeys(STAGES, 10.0), 0, 0, 0, 0, 0)
     metrics.chunk_played(stamps, "full", is_late=True)
-    text = metrics.text().decode()
+    text = text_of(metrics)
     assert f"avatar_latency_milliseconds_sum {10.0 * len(STAGES)}" in text
     assert "avatar_deadline_misses_total 1.0" in text and 'avatar_chunks_total{rung="full"} 1.0' in text
