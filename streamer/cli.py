@@ -177,7 +177,7 @@ def _serve_options() -> Parser:
     how = shared.add_argument_group("sessions")
     how.add_argument("--avatar", metavar="NAME", help="presenter of who does not ask for one (default: the first)")
     how.add_argument("--max-sessions", type=_sessions, metavar="N", help="at once (default: by the machine's speed)")
-    how.add_argument("--chunk", type=_chunk, default=3, metavar="N", help="latents a chunk, 1-6 (default: 3)")
+    how.add_argument("--chunk", type=_chunk, default=2, metavar="N", help="latents a chunk, 1-6 (default: 2)")
     how.add_argument("--test-pattern", action="store_true", help="frames that flash with the sound, without models")
     how.add_argument("--no-mark", action="store_true", help="leave the picture without the visible mark")
     who = shared.add_argument_group("who may come in")

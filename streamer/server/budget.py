@@ -8,9 +8,9 @@ from streamer.media import BLOCK_S
 from streamer.media.broadcast import SOUND_LEAD_S
 
 START_FACTOR = 1.15  # of the compute measured at the start, until chunks have told
-CHUNKS = 64  # half a minute: as long as it takes to fall
+CHUNKS = 32  # ten seconds: as long as it takes to fall
 MIN_CHUNKS = 16  # before it falls at all
-OUTLIERS = 16  # one chunk in so many may take longer, and always one
+OUTLIERS = 8  # one chunk in so many may take longer, and always one
 RISE_S = 0.005  # less is not worth a gap in the caller's sound
 LARGEST_FALL_BLOCKS = 2  # at once
 MAX_CHUNKS_LONG = 1.25  # what takes longer is the ladder's business
@@ -20,7 +20,7 @@ PATIENCE_CHUNKS = 8  # on a lower rung, before the full one is given more time
 class Budget:
     """The budget of one session. It rises as soon as chunks take longer, and falls slowly, while nobody speaks.
 
-    It is what the second longest of 16 recent chunks took from being cut to being put, and the lead that sound has
+    It is what the second longest of 8 recent chunks took from being cut to being put, and the lead that sound has
     over its picture: below that the lead is lost with every chunk, and browsers make up for it with a longer buffer.
 
     Args:

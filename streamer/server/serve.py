@@ -51,7 +51,7 @@ class ServeOptions(ServerOptions):
     max_sessions: int | None = None
     token: str | None = None
     cors_origins: tuple[str, ...] = ()
-    chunk_latents: int = 3
+    chunk_latents: int = 2
     is_test_pattern: bool = False
     mark: Mark | None = field(default_factory=Mark)
     page_folder: Path | None = None
