@@ -2,7 +2,9 @@
 
 Every rung's cost was measured when the engine started. While it runs, one factor (`load`) says how much slower
 than that the machine is now; every measured chunk informs it, whatever its rung, so that a rung that has not run for
-minutes is still predicted from what the machine does now.
+minutes is still predicted from what the machine does now. Not quite: between chunks caches go cold, which costs a cheap
+rung more than a dear one, and what was learned of a rung under load stays when the load is gone. So a stream that has
+been low for long tries the next rung, if that would be in time on the machine at rest, and believes what it measures.
 """
 
 from __future__ import annotations
@@ -13,6 +15,9 @@ from dataclasses import dataclass
 
 CLIMB_CHUNKS = 4  # with room for a better rung, before it is taken: descending is at once, climbing is not
 CLIMB_ROOM = 1.15  # a better rung must fit with this much slower a machine
+TRY_CHUNKS = 40  # on one rung without room for a better one, before that is tried; twice as many after each failure
+MAX_TRY_CHUNKS = 16 * TRY_CHUNKS
+STALE_CHUNKS = 30  # a rung that was not made for so long is measured anew
 LATE_ALLOWED_S = 0.12  # the playout still shows what comes this late; later than that a held frame is better
 _GAIN = 0.25  # of the running means
 _COST_GAIN = 0.05
@@ -50,6 +55,12 @@ class StreamRung:
 
     rung: Rung = Rung.FULL
     calm_chunks: int = 0
+    low_chunks: int = 0  # since it came to this rung, below FULL
+    try_after: int = TRY_CHUNKS
+
+    def move(self, rung: Rung) -> None:
+        """Go to another rung."""
+        self.rung, self.calm_chunks, self.low_chunks = rung, 0, 0
 
 
 class Ladder:
@@ -62,7 +73,9 @@ class Ladder:
     def __init__(self, latent_s: dict[Rung, float]) -> None:
         if missing := [rung.name for rung in MADE_RUNGS if latent_s.get(rung, 0) <= 0]:
             raise ValueError(f"every rung needs its cost, none for {', '.join(missing)}")
-        self._latent_s = {rung: latent_s[rung] for rung in MADE_RUNGS}
+        self._rest_s = {rung: latent_s[rung] for rung in MADE_RUNGS}
+        self._latent_s = dict(self._rest_s)
+        self._idle_chunks = dict.fromkeys(MADE_RUNGS, 0)  # since each rung was made
         self.load = 1.0
         self._deviation = 0.1
 
@@ -79,7 +92,11 @@ class Ladder:
             return
         slower = min(seconds / (self._latent_s[rung] * latents), _SPIKE * (self.load + self._deviation))
         error = slower - self.load
-        self._latent_s[rung] *= max(0.1, slower / self.load) ** _COST_GAIN
+        gain = 1.0 if self._idle_chunks[rung] >= STALE_CHUNKS else _COST_GAIN
+        self._latent_s[rung] *= max(0.1, slower / self.load) ** gain
+        self._idle_chunks = {other: chunks + 1 for other, chunks in self._idle_chunks.items()} | {rung: 0}
+        if gain == 1.0:
+            return  # all of it was the rung's, nothing the machine's
         self.load += _GAIN * error
         self._deviation += _GAIN * (abs(error) - self._deviation)
 
@@ -102,15 +119,26 @@ class Ladder:
                 return Rung.HOLD  # where it stood before counts again when the hold is over
             best = CHEAPEST
         roomy = self._best(waiting, now_s, CLIMB_ROOM)
+        stream.low_chunks += 1
         if best > stream.rung:
-            stream.rung, stream.calm_chunks = best, 0
+            failed = stream.low_chunks <= 2  # it had only just come to this rung
+            stream.try_after = min(2 * stream.try_after, MAX_TRY_CHUNKS) if failed else TRY_CHUNKS
+            stream.move(best)
         elif roomy is not None and roomy < stream.rung:
             stream.calm_chunks += 1
             if stream.calm_chunks >= CLIMB_CHUNKS:
-                stream.rung, stream.calm_chunks = Rung(stream.rung - 1), 0
+                stream.move(Rung(stream.rung - 1))
+        elif stream.low_chunks > stream.try_after and self._may_try(stream.rung, waiting, now_s):
+            stream.move(Rung(stream.rung - 1))
         else:
             stream.calm_chunks = 0
         return stream.rung
+
+    def _may_try(self, rung: Rung, waiting: Sequence[Due], now_s: float) -> bool:
+        """Whether one chunk waits, and the next better rung would have it in time if the machine did nothing else."""
+        if rung is Rung.FULL or len(waiting) > 1:
+            return False
+        return now_s + self._rest_s[Rung(rung - 1)] * waiting[0].latents <= waiting[0].deadline_s
 
     def _best(self, waiting: Sequence[Due], now_s: float, slower: float) -> Rung | None:
         """The best rung at which all that can be in time are; None if the first cannot."""

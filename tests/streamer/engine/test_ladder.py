@@ -1,6 +1,6 @@
 import pytest
 
-from streamer.engine.ladder import CLIMB_CHUNKS, LATE_ALLOWED_S, MADE_RUNGS, Due, Ladder, Rung, StreamRung
+from streamer.engine.ladder import CLIMB_CHUNKS, LATE_ALLOWED_S, MADE_RUNGS, TRY_CHUNKS, Due, Ladder, Rung, StreamRung
 
 COSTS = {Rung.FULL: 0.10, Rung.HALF_RATE: 0.08, Rung.NO_REFINER: 0.04, Rung.NO_REFINER_HALF_RATE: 0.02}
 
@@ -96,6 +96,34 @@ def test_a_chunk_that_is_lost_anyway_costs_the_others_nothing() -> None:
     dues = [Due(0.4, 3), Due(0.41, 6)]
     assert ladder().choose(StreamRung(), dues, 0.0) is Rung.NO_REFINER
     assert ladder().choose(StreamRung(), [Due(0.4, 3), Due(0.05, 6)], 0.0) is Rung.FULL
+
+
+def run(made: Ladder, stream: StreamRung, chunks: int, time_s: float, slower: dict[Rung, float]) -> list[Rung]:
+    """Rungs taken by one stream whose chunks of 3 latents have `time_s` each, rungs being `slower` than at rest."""
+    taken = []
+    for _ in range(chunks):
+        rung = made.choose(stream, [Due(time_s, 3)], 0.0)
+        if rung is not Rung.HOLD:
+            made.record(rung, 3, COSTS[rung] * 3 * slower[rung])
+        taken.append(rung)
+    return taken
+
+
+def test_a_rung_that_is_only_thought_to_be_slow_is_found_again() -> None:
+    made, stream = Ladder(COSTS), StreamRung()
+    run(made, stream, 60, 0.33, dict.fromkeys(MADE_RUNGS, 1.6))  # somebody else's work
+    assert stream.rung is Rung.NO_REFINER
+    cold = {Rung.FULL: 1.0, Rung.HALF_RATE: 1.0, Rung.NO_REFINER: 1.5, Rung.NO_REFINER_HALF_RATE: 1.6}
+    assert run(made, stream, 8 * TRY_CHUNKS, 0.33, cold)[-TRY_CHUNKS:] == [Rung.FULL] * TRY_CHUNKS
+
+
+def test_a_machine_that_stays_slow_is_seldom_tried() -> None:
+    made, stream = Ladder(COSTS), StreamRung()
+    slow = dict.fromkeys(MADE_RUNGS, 1.6)
+    run(made, stream, 60, 0.33, slow)
+    taken = run(made, stream, 3000, 0.33, slow)
+    late = sum(rung < Rung.NO_REFINER for rung in taken)
+    assert 3 < late < 0.02 * len(taken)
 
 
 def test_costs_must_be_known() -> None:
