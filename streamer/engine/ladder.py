@@ -73,7 +73,7 @@ class Ladder:
     def __init__(self, latent_s: dict[Rung, float]) -> None:
         if missing := [rung.name for rung in MADE_RUNGS if latent_s.get(rung, 0) <= 0]:
             raise ValueError(f"every rung needs its cost, none for {', '.join(missing)}")
-        self._rest_s = {rung: latent_s[rung] for rung in MADE_RUNGS}
+        self._rest_s: dict[Rung, float] = {rung: latent_s[rung] for rung in MADE_RUNGS}
         self._latent_s = dict(self._rest_s)
         self._idle_chunks = dict.fromkeys(MADE_RUNGS, 0)  # since each rung was made
         self.load = 1.0
