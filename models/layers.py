@@ -47,7 +47,7 @@ class ResidualBlock(nn.Module):
         return x + self.second(activation(self.first(activation(x))))
 
 
-class TanhGELU(nn.Module):
+class GELU(nn.Module):
     """GELU by its tanh approximation.
 
     In half precision on a CPU, where no gradient is wanted, by the error function instead: a quarter of the time, and
@@ -207,7 +207,7 @@ class Block(nn.Module):
         hidden = int(config.width * config.mlp_ratio)
         self.attention = SelfAttention(config, shifted=index % 2 == 1)
         self.cross = DualCrossAttention(config, text_width, audio_width) if audio_width else None
-        self.mlp = nn.Sequential(nn.Linear(config.width, hidden), TanhGELU(), nn.Linear(hidden, config.width))
+        self.mlp = nn.Sequential(nn.Linear(config.width, hidden), GELU(), nn.Linear(hidden, config.width))
         # Gates start open, since the branches start at zero: with gates near zero as well they hardly learn.
         self.scale_shift_table = nn.Parameter(torch.tensor([0.0, 0, 1, 0, 0, 1])[:, None].repeat(1, config.width))
         for last in (self.attention.out, self.mlp[2]):

@@ -64,8 +64,8 @@ class TakeFrames:
 
 def takes(folder: Path, heldout: bool, with_pictures: bool = True) -> list[TakeFrames]:
     """Finished takes of a data folder, those of keypoints alone only with `with_pictures` False."""
-    finished = [path for path in sorted(folder.glob("**/*.json")) if path.with_suffix(".wav").is_file()]
-    found = [TakeFrames(path.with_suffix(".mp4")) for path in finished]
+    described = [path for path in sorted(folder.glob("**/*.json")) if path.with_suffix(".wav").is_file()]
+    found = [TakeFrames(path.with_suffix(".mp4")) for path in described if not path.stem.endswith(".part")]
     return [take for take in found if take.heldout == heldout and (take.has_pictures or not with_pictures)]
 
 

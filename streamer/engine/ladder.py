@@ -55,12 +55,12 @@ class StreamRung:
 
     rung: Rung = Rung.FULL
     calm_chunks: int = 0
-    low_chunks: int = 0  # since it came to this rung, below FULL
+    rung_chunks: int = 0  # since it came to this rung
     try_after: int = TRY_CHUNKS
 
     def move(self, rung: Rung) -> None:
         """Go to another rung."""
-        self.rung, self.calm_chunks, self.low_chunks = rung, 0, 0
+        self.rung, self.calm_chunks, self.rung_chunks = rung, 0, 0
 
 
 class Ladder:
@@ -92,10 +92,10 @@ class Ladder:
             return
         slower = min(seconds / (self._latent_s[rung] * latents), _SPIKE * (self.load + self._deviation))
         error = slower - self.load
-        gain = 1.0 if self._idle_chunks[rung] >= STALE_CHUNKS else _COST_GAIN
-        self._latent_s[rung] *= max(0.1, slower / self.load) ** gain
+        is_stale = self._idle_chunks[rung] >= STALE_CHUNKS
+        self._latent_s[rung] *= max(0.1, slower / self.load) ** (1.0 if is_stale else _COST_GAIN)
         self._idle_chunks = {other: chunks + 1 for other, chunks in self._idle_chunks.items()} | {rung: 0}
-        if gain == 1.0:
+        if is_stale:
             return  # all of it was the rung's, nothing the machine's
         self.load += _GAIN * error
         self._deviation += _GAIN * (abs(error) - self._deviation)
@@ -119,16 +119,16 @@ class Ladder:
                 return Rung.HOLD  # where it stood before counts again when the hold is over
             best = CHEAPEST
         roomy = self._best(waiting, now_s, CLIMB_ROOM)
-        stream.low_chunks += 1
+        stream.rung_chunks += 1
         if best > stream.rung:
-            failed = stream.low_chunks <= 2  # it had only just come to this rung
+            failed = stream.rung_chunks <= 2  # it had only just come to this rung
             stream.try_after = min(2 * stream.try_after, MAX_TRY_CHUNKS) if failed else TRY_CHUNKS
             stream.move(best)
         elif roomy is not None and roomy < stream.rung:
             stream.calm_chunks += 1
             if stream.calm_chunks >= CLIMB_CHUNKS:
                 stream.move(Rung(stream.rung - 1))
-        elif stream.low_chunks > stream.try_after and self._may_try(stream.rung, waiting, now_s):
+        elif stream.rung_chunks > stream.try_after and self._may_try(stream.rung, waiting, now_s):
             stream.move(Rung(stream.rung - 1))
         else:
             stream.calm_chunks = 0

@@ -20,8 +20,8 @@ PATIENCE_CHUNKS = 8  # on a lower rung, before the full one is given more time
 class Budget:
     """The budget of one session. It rises as soon as chunks take longer, and falls slowly, while nobody speaks.
 
-    It is what the second longest of 8 recent chunks took from being cut to being put, and the lead that sound has
-    over its picture: below that the lead is lost with every chunk, and browsers make up for it with a longer buffer.
+    It is what recent chunks took from being cut to being put, but for one in 8, and the lead that sound has over its
+    picture: below that the lead is lost with every chunk, and browsers make up for it with a longer buffer.
 
     Args:
         compute_s: of a chunk, measured when the engine started.

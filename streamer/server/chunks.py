@@ -263,7 +263,7 @@ class ChunkLoop:
             self._timeline.commit(feed.pieces, feed.chunk * self._times.samples, lost)
         if feed.is_again:
             self._timeline.settle(frame_s(begin))
-        if not feed.is_again:
+        else:
             self._judge(feed, made)
         self.counts.late += made.is_late
         self.counts.rung, self.counts.rung_name = int(made.rung), made.rung.name.lower()
