@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 
 UFRAG, PASSWORD = "Vf0q", "8Jv+yX0pQmN2sR5tW7zA1bC3"
 FINGERPRINT = ":".join(["A1"] * 32)
@@ -215,3 +216,12 @@ def _moved(lines: list[str], chance: random.Random) -> list[str]:
     rest = lines[:here] + lines[here + 1 :]
     there = chance.randrange(len(rest) + 1)
     return [*rest[:there], line, *rest[there:]]
+
+
+def video_codec(answer: str) -> str:
+    """The first codec of the answer's video section."""
+    section = answer[answer.index("m=video") :]
+    payload = section.split()[3]
+    found = re.search(rf"a=rtpmap:{payload} (\S+)/90000", section)
+    assert found is not None
+    return found.group(1)
