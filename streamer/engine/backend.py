@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -12,7 +13,13 @@ from streamer.engine.config import EngineConfig
 from streamer.engine.ladder import MADE_RUNGS, Rung
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from models.configs import SamplingConfig
+
+
+Chunk = tuple[np.ndarray, Any, dict[str, float]]
+LARGEST_BATCH = 16  # on a GPU; one core is as busy with one stream as with several
 
 
 class Backend(Protocol):
@@ -34,8 +41,13 @@ class Backend(Protocol):
         self, reference: np.ndarray, prompt: str, seed: int, chunk_latents: int, motion_energy: float, first_frame: int
     ) -> Any: ...
 
-    def step(self, samples: np.ndarray, state: Any, rung: Rung) -> tuple[np.ndarray, Any, dict[str, float]]:
-        """Pictures uint8 [4n, H, W, 3], writable, the next state, and milliseconds of this step by stage."""
+    @property
+    def largest_batch(self) -> int:
+        """Streams that gain by having their chunks made in one step."""
+        ...
+
+    def step_batch(self, samples: Sequence[np.ndarray], states: Sequence[Any], rung: Rung) -> list[Chunk]:
+        """Of each stream pictures uint8 [4n, H, W, 3], writable, the next state, and its milliseconds by stage."""
         ...
 
     def hold(self, samples: np.ndarray, state: Any) -> Any: ...
@@ -98,11 +110,19 @@ class AvatarBackend:
         picture = self._torch.tensor(reference)
         return self._pipeline.start(picture, prompt, seed, chunk_latents, motion_energy, first_frame)
 
-    def step(self, samples: np.ndarray, state: Any, rung: Rung) -> tuple[np.ndarray, Any, dict[str, float]]:
-        state = dataclasses.replace(state, stage_ms={})
-        frames, state = self._pipeline.step(self._torch.tensor(samples), state, self._samplings[rung])
+    @property
+    def largest_batch(self) -> int:
+        return LARGEST_BATCH if self._pipeline.device.type == "cuda" else 1
+
+    def step_batch(self, samples: Sequence[np.ndarray], states: Sequence[Any], rung: Rung) -> list[Chunk]:
+        fresh = [dataclasses.replace(state, stage_ms={}) for state in states]
+        sounds = [self._torch.tensor(sound) for sound in samples]
+        made = self._pipeline.step_batch(sounds, fresh, self._samplings[rung])
+        return [(self._pictures(frames), state, state.stage_ms) for frames, state in made]
+
+    def _pictures(self, frames: Tensor) -> np.ndarray:
         scaled = frames.to(self._torch.float32).mul(255.0).add_(0.5).to(self._torch.uint8)
-        return scaled.permute(0, 2, 3, 1).contiguous().cpu().numpy(), state, state.stage_ms
+        return scaled.permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
     def hold(self, samples: np.ndarray, state: Any) -> Any:
         return self._pipeline.hold(self._torch.tensor(samples), state)

@@ -201,9 +201,7 @@ class Engine:
                     self._give_up(f"the engine could not be started again: {error}")
                     return
         self.restarts += 1
-        results = await asyncio.gather(
-            *(stream.open() for stream in self._streams.values()), return_exceptions=True
-        )
+        results = await asyncio.gather(*(stream.open() for stream in self._streams.values()), return_exceptions=True)
         for result in results:
             if isinstance(result, BaseException):
                 log.error("a stream could not be opened again: %s", result)

@@ -7,6 +7,7 @@ back after any codec, and as a bar that moves above them.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -42,6 +43,7 @@ class PatternBackend:
     fps = 25
     sample_rate = 16_000
     delay_frames = 2
+    largest_batch = 1
 
     def __init__(self, frame_size: tuple[int, int] = (256, 256), step_ms: float = 0.0) -> None:
         self.frame_size = frame_size
@@ -59,6 +61,12 @@ class PatternBackend:
         """State of a new stream; see `AvatarPipeline.start`."""
         waiting = np.zeros(self.delay_frames * FRAME_SAMPLES, np.float32)
         return PatternState(self._dark(reference), waiting, first_frame - self.delay_frames)
+
+    def step_batch(
+        self, samples: Sequence[np.ndarray], states: Sequence[PatternState], rung: Rung
+    ) -> list[tuple[np.ndarray, PatternState, dict[str, float]]]:
+        """`step` of each stream, one after the other."""
+        return [self.step(sound, state, rung) for sound, state in zip(samples, states, strict=True)]
 
     def step(
         self, samples: np.ndarray, state: PatternState, rung: Rung = Rung.FULL

@@ -1,8 +1,8 @@
 """The engine process: takes chunks off a socket, the earliest deadline first, and makes their frames.
 
-One thread does everything, in turn: read what has arrived, run one chunk, answer. What arrives while a chunk runs is
-read after it; a rewind that comes too late to stop a chunk takes its result back instead. The process ends when the
-socket does, which is when its parent closes it or dies.
+One thread does everything, in turn: read what has arrived, run one chunk (on a GPU one of several streams at once),
+answer. What arrives while a chunk runs is read after it; a rewind that comes too late to stop a chunk takes its result
+back instead. The process ends when the socket does, which is when its parent closes it or dies.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from streamer.engine.backend import make_backend
+from streamer.engine.backend import Chunk, make_backend
 from streamer.engine.channel import (
     ChildChannel,
     CloseStream,
@@ -190,7 +190,7 @@ class Worker:
 
         def make(rung: Rung) -> None:
             nonlocal state
-            pictures, state, _ = self._backend.step(samples, state, rung)
+            pictures, state, _ = self._backend.step_batch([samples], [state], rung)[0]
             self._convert(pictures, out)
 
         return make
@@ -253,47 +253,83 @@ class Worker:
         return sorted(waiting, key=lambda stream: stream.jobs[0].request.deadline_s)
 
     def _run(self, waiting: list[WorkerStream]) -> None:
-        """Make the first chunk of the first stream."""
-        dues = [Due(s.jobs[0].request.deadline_s, s.jobs[0].request.latents) for s in waiting]
-        stream = waiting[0]
-        job = stream.jobs.popleft()
-        request = job.request
+        """Make the first chunk of the first stream, and with it those of others that it has time for."""
+        rung, together = self._choose(waiting, time.monotonic())
+        self._make([(stream, stream.jobs.popleft()) for stream in together], rung)
+
+    def _choose(self, waiting: list[WorkerStream], now_s: float) -> tuple[Rung, list[WorkerStream]]:
+        """The rung of the first stream, and the streams whose chunks are made in one step by that rung."""
+        dues = [Due(stream.jobs[0].request.deadline_s, stream.jobs[0].request.latents) for stream in waiting]
+        rung = self._ladder.choose(waiting[0].rung, dues, now_s)
+        together, ready_s = waiting[:1], now_s + self._ladder.predicted_s(rung, dues[0].latents)
+        for place in range(1, len(waiting)):
+            finish_s = ready_s + self._ladder.predicted_s(rung, dues[place].latents)
+            if rung is Rung.HOLD or len(together) >= self._backend.largest_batch or finish_s > dues[0].deadline_s:
+                break
+            stream_rung = dataclasses.replace(waiting[place].rung)
+            if self._ladder.choose(stream_rung, dues[place:], ready_s) is rung:
+                waiting[place].rung = stream_rung
+                together.append(waiting[place])
+                ready_s = finish_s
+        return rung, together
+
+    def _make(self, batch: list[tuple[WorkerStream, Job]], rung: Rung) -> None:
+        """Make chunks in one step, each into its slot, and answer."""
         started_s = time.monotonic()
-        rung = self._ladder.choose(stream.rung, dues, started_s)
         try:
-            snapshot, stage_ms = self._make(stream, job, rung)
+            made = self._step(batch, rung)
         except Exception as error:
             logging.exception("a step failed")
-            self._channel.send(NotDone(stream.number, request.step, f"the step failed: {error}"))
+            if len(batch) == 1:
+                stream, job = batch[0]
+                self._channel.send(NotDone(stream.number, job.request.step, f"the step failed: {error}"))
+            else:  # whichever it was: the others shall not pay for it
+                for one in batch:
+                    self._make([one], rung)
             return
         finished_s = time.monotonic()
-        first_frame = stream.now.state.frame_index
-        stream.advance(request.step, snapshot)
-        frames = FRAMES_PER_LATENT * request.latents
-        full_s = CLIMB_ROOM * self._ladder.predicted_s(Rung.FULL, request.latents)
-        self._channel.send(
-            Done(stream.number, request.step, first_frame, frames, rung, stage_ms, started_s, finished_s, full_s)
-        )
+        for (stream, job), (snapshot, stage_ms) in zip(batch, made, strict=True):
+            step, latents = job.request.step, job.request.latents
+            first_frame, frames = stream.now.state.frame_index, FRAMES_PER_LATENT * latents
+            stream.advance(step, snapshot)
+            full_s = CLIMB_ROOM * self._ladder.predicted_s(Rung.FULL, latents)
+            self._channel.send(
+                Done(stream.number, step, first_frame, frames, rung, stage_ms, started_s, finished_s, full_s)
+            )
 
-    def _make(self, stream: WorkerStream, job: Job, rung: Rung) -> tuple[Snapshot, dict[str, float]]:
-        """Frames of a chunk, into its slot; the snapshot after it, and milliseconds by stage."""
-        request, now = job.request, stream.now
-        state = self._with_conditions(now, job.conditions)
-        samples = stream.ring.sound(request.slot, request.latents)
-        out = stream.ring.frames(request.slot, FRAMES_PER_LATENT * request.latents)
+    def _step(self, batch: list[tuple[WorkerStream, Job]], rung: Rung) -> list[tuple[Snapshot, dict[str, float]]]:
+        """Frames of chunks into their slots; of each the snapshot after it, and milliseconds by stage."""
+        states = [self._with_conditions(stream.now, job.conditions) for stream, job in batch]
+        samples = [stream.ring.sound(job.request.slot, job.request.latents) for stream, job in batch]
         began_s = time.monotonic()
-        stage_ms: dict[str, float] = {}
         if rung is Rung.HOLD:
-            state, last = self._backend.hold(samples, state), now.last_frame
-            out[:] = last
+            after = [self._hold(*one, *heard) for one, *heard in zip(batch, samples, states, strict=True)]
         else:
-            pictures, state, stage_ms = self._backend.step(samples, state, rung)
-            convert_s = time.monotonic()
-            self._convert(pictures, out)
-            last = out[-1].copy()
-            stage_ms["convert"] = (time.monotonic() - convert_s) * 1e3
-        self._ladder.record(rung, request.latents, time.monotonic() - began_s)
-        return Snapshot(state, job.conditions, last), stage_ms
+            made = self._backend.step_batch(samples, states, rung)
+            after = [self._shown(*one, chunk) for one, chunk in zip(batch, made, strict=True)]
+        latents = sum(job.request.latents for _, job in batch)
+        self._ladder.record(rung, latents, time.monotonic() - began_s)
+        return after
+
+    def _hold(
+        self, stream: WorkerStream, job: Job, samples: np.ndarray, state: Any
+    ) -> tuple[Snapshot, dict[str, float]]:
+        """Past a chunk, with the last frame in its slot."""
+        last = stream.now.last_frame
+        self._frames(stream, job)[:] = last
+        return Snapshot(self._backend.hold(samples, state), job.conditions, last), {}
+
+    def _shown(self, stream: WorkerStream, job: Job, chunk: Chunk) -> tuple[Snapshot, dict[str, float]]:
+        """A chunk's pictures, in its slot."""
+        pictures, state, stage_ms = chunk
+        convert_s, out = time.monotonic(), self._frames(stream, job)
+        self._convert(pictures, out)
+        convert_ms = (time.monotonic() - convert_s) * 1e3
+        return Snapshot(state, job.conditions, out[-1].copy()), stage_ms | {"convert": convert_ms}
+
+    @staticmethod
+    def _frames(stream: WorkerStream, job: Job) -> np.ndarray:
+        return stream.ring.frames(job.request.slot, FRAMES_PER_LATENT * job.request.latents)
 
     def _with_conditions(self, now: Snapshot, wanted: Conditions) -> Any:
         """The state, with what the caller changed since it was made."""

@@ -56,8 +56,7 @@ class Assembly:
         self._avatars = avatars
         self._default = find_avatar(default_avatar, avatars).name
         self._ice_servers = [
-            {"urls": server.url, "username": server.username, "credential": server.credential}
-            for server in ice_servers
+            {"urls": server.url, "username": server.username, "credential": server.credential} for server in ice_servers
         ]
 
     def choose(self, name: str | None) -> Avatar:

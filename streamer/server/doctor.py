@@ -62,7 +62,9 @@ def examine(options: ServerOptions) -> Iterator[Finding]:
         yield _ice(server)
     if not options.ice_servers:
         yield Finding(
-            "ICE servers", "ok", "none given; clients on this machine and in this network need none",
+            "ICE servers",
+            "ok",
+            "none given; clients on this machine and in this network need none",
             "for clients behind other routers: --ice-server stun:HOST:PORT, and a turn: server where UDP is blocked",
         )
     for preset in _presets(options):
@@ -187,7 +189,9 @@ def _udp() -> Finding:
     address = interface_address()
     if address is None:
         return Finding(
-            "UDP", "missing", "no network interface with an address besides 127.0.0.1: WebRTC finds no way",
+            "UDP",
+            "missing",
+            "no network interface with an address besides 127.0.0.1: WebRTC finds no way",
             "connect a network, or add an address: ip address add 192.0.2.1/32 dev lo",
         )
     try:

@@ -145,16 +145,7 @@ class Ping(_Model):
 
 
 Inbound = (
-    Say
-    | Interrupt
-    | SetPrompt
-    | SetAvatar
-    | SetMicrophone
-    | AudioStart
-    | AudioAppend
-    | AudioCommit
-    | AudioClear
-    | Ping
+    Say | Interrupt | SetPrompt | SetAvatar | SetMicrophone | AudioStart | AudioAppend | AudioCommit | AudioClear | Ping
 )
 INBOUND = frozenset(model.model_fields["type"].default for model in Inbound.__args__)
 

@@ -100,8 +100,6 @@ def check_accepts(request: web.Request, offered: str) -> None:
     raise ProtocolError(f"The answer is {offered}, which is not accepted.", "not_acceptable")
 
 
-
-
 def _quoted(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"')
 

@@ -66,7 +66,7 @@ def test_every_rung_gives_frames_and_a_state_to_go_on_from(config: EngineConfig,
     backend = AvatarBackend(config)
     state = backend.start(np.full((3, *SIZE), 0.5, np.float32), "", 0, 2, 1.0, 8)
     for step in (Rung.FULL, rung, Rung.FULL):
-        pictures, state, stage_ms = backend.step(np.zeros(5120, np.float32), state, step)
+        pictures, state, stage_ms = backend.step_batch([np.zeros(5120, np.float32)], [state], step)[0]
         assert pictures.shape == (8, *SIZE, 3) and pictures.dtype == np.uint8 and stage_ms["decode"] > 0
     assert state.frame_index == 8 - 2 + 24
 
@@ -92,7 +92,7 @@ def test_first_rung_shows_every_second_refined_frame_twice(config: EngineConfig)
     def make(rung: Rung) -> np.ndarray:
         backend = AvatarBackend(config)
         state = backend.start(np.full((3, *SIZE), 0.5, np.float32), "", 0, 2, 1.0, 0)
-        return backend.step(sound, state, rung)[0].astype(int)
+        return backend.step_batch([sound], [state], rung)[0][0].astype(int)
 
     full, half = make(Rung.FULL), make(Rung.HALF_RATE)
     assert np.array_equal(half[1::2], half[::2])

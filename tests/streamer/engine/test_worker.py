@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -42,13 +43,19 @@ class FakeBackend:
     delay_frames: int = 2
     steps: list[tuple[Rung, FakeState]] = field(default_factory=list)
     failing: set[float] = field(default_factory=set)
+    largest_batch: int = 1
+    batches: list[int] = field(default_factory=list)
 
     def start(self, reference, prompt, seed, chunk_latents, motion_energy, first_frame):
         if seed == 13:
             raise ValueError("13 brings no luck")
         return FakeState(first_frame - 2, prompt, motion_energy, float(reference.mean()))
 
-    def step(self, samples, state, rung):
+    def step_batch(self, samples, states, rung):
+        self.batches.append(len(states))
+        return [self._step(sound, state, rung) for sound, state in zip(samples, states, strict=True)]
+
+    def _step(self, samples, state, rung):
         if samples[0] in self.failing:
             raise RuntimeError("no good")
         state = self.hold(samples, state)
@@ -102,6 +109,7 @@ class Bench:
         self.worker = Worker(self.script, CONFIG, None)  # type: ignore[arg-type]
         self.facts = self.script.answers.pop().facts
         self.backend.steps.clear()
+        self.backend.batches.clear()
         self.rings: dict[int, Ring] = {}
         self.numbers = iter(range(1, 1000))
 
@@ -242,6 +250,50 @@ def test_failing_step_is_told_and_leaves_the_state(bench: Bench) -> None:
 def test_stream_that_cannot_be_opened_is_told(bench: Bench) -> None:
     (answer,) = bench.run(bench.open(1, seed=13))
     assert answer == Opened(1, "the stream could not be opened: 13 brings no luck")
+
+
+def test_chunks_of_streams_that_have_time_are_made_in_one_step(bench: Bench) -> None:
+    bench.backend.largest_batch = 2
+    opened = [bench.open(stream) for stream in (1, 2, 3)]
+    requests = [bench.step(stream, 10 * stream, 0, FAR + stream) for stream in (3, 1, 2)]
+    answers = bench.run(*opened, *requests, bench.step(1, 5, 1, FAR + 9))
+    assert bench.backend.batches == [2, 2]
+    assert bench.heard() == [(10,), (20,), (30,), (10, 5)]
+    done = [answer for answer in answers if isinstance(answer, Done)]
+    assert [(answer.stream, answer.first_frame) for answer in done] == [(1, -2), (2, -2), (3, -2), (1, 10)]
+    for stream in (1, 2, 3):
+        luma = bench.rings[stream].frames(0, 12)[:, : SIZE[0]]
+        assert np.abs(luma - (16 + 219 / 255 * 10 * stream)).max() <= 1
+
+
+def test_batch_is_no_larger_than_the_first_deadline_allows(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.backend.largest_batch = 8
+    monkeypatch.setattr(module.Ladder, "predicted_s", lambda self, rung, latents: 0.0 if rung is Rung.HOLD else 10.0)
+    opened, now_s = [bench.open(stream) for stream in (1, 2, 3)], time.monotonic()
+    bench.run(*opened, *(bench.step(stream, 1, 0, now_s + 15 + 10 * stream) for stream in (1, 2, 3)))
+    assert bench.backend.batches == [2, 1]
+
+
+def test_streams_on_other_rungs_are_made_by_themselves(bench: Bench) -> None:
+    bench.backend.largest_batch = 8
+    bench.run(*(bench.open(stream) for stream in (1, 2, 3)))
+    bench.worker._streams[2].rung.move(Rung.NO_REFINER)
+    bench.run(*(bench.step(stream, 1) for stream in (1, 2, 3)))
+    assert bench.backend.batches == [2, 1]
+    assert [rung for rung, _ in bench.backend.steps] == [Rung.FULL, Rung.FULL, Rung.NO_REFINER]
+
+
+def test_bad_chunk_of_a_batch_fails_alone(bench: Bench) -> None:
+    bench.backend.largest_batch = 8
+    bench.backend.failing.add(7)
+    opened = [bench.open(stream) for stream in (1, 2, 3)]
+    bad = bench.step(2, 7)
+    answers = bench.run(*opened, bench.step(1, 1), bad, bench.step(3, 3))
+    assert [answer for answer in answers if isinstance(answer, NotDone)] == [
+        NotDone(2, bad.step, "the step failed: no good")
+    ]
+    assert sorted(answer.stream for answer in answers if isinstance(answer, Done)) == [1, 3]
+    assert bench.worker._streams[1].now.state.heard == (1,)  # once, although it was made twice
 
 
 def test_closed_stream_runs_no_more(bench: Bench) -> None:

@@ -261,7 +261,14 @@ def test_bad_messages_are_answered_and_change_nothing(visit) -> None:
 
 
 KNOWN_CODES = {
-    "bad_json", "bad_message", "bad_audio", "bad_text", "unknown_type", "too_large", "out_of_order", "unknown_avatar",
+    "bad_json",
+    "bad_message",
+    "bad_audio",
+    "bad_text",
+    "unknown_type",
+    "too_large",
+    "out_of_order",
+    "unknown_avatar",
 }
 
 
@@ -319,7 +326,9 @@ def test_everybody_is_told_when_a_session_ends(visit) -> None:
             while (message := await socket.receive(timeout=5)).type is WSMsgType.TEXT:
                 last = json.loads(message.data)
             assert last == {"type": "closed", "reason": "deleted"} and message.type in (
-                WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED,
+                WSMsgType.CLOSE,
+                WSMsgType.CLOSING,
+                WSMsgType.CLOSED,
             )
 
     visit(scene)
@@ -398,8 +407,15 @@ def test_pages_are_served_and_nothing_beside_them(visit) -> None:
             assert page.headers["X-Content-Type-Options"] == "nosniff"
         async with house.client.get("/js/a.js") as part:
             assert part.status == 200 and "javascript" in part.content_type
-        for path in ("/../secret.txt", "/js/../../secret.txt", "/%2e%2e/secret.txt", "/js/..%2f..%2fsecret.txt",
-                     "/js%00", "/viewer.html", "/nothing"):
+        for path in (
+            "/../secret.txt",
+            "/js/../../secret.txt",
+            "/%2e%2e/secret.txt",
+            "/js/..%2f..%2fsecret.txt",
+            "/js%00",
+            "/viewer.html",
+            "/nothing",
+        ):
             async with house.client.get(path) as response:
                 assert response.status in (403, 404) and b"secret" not in await response.read(), path
 
@@ -426,9 +442,18 @@ def test_metrics_have_every_stage_and_what_happened(visit) -> None:
             text = await response.text()
         for stage in ("audio_wait", "lr_a2v", "pose", "refiner", "decode", "convert", "encode", "queue"):
             assert f'avatar_stage_milliseconds_count{{stage="{stage}"}}' in text
-        for name in ("avatar_sessions 1.0", "avatar_fps_out 25.0", "avatar_rung 0.0", "avatar_deadline_misses_total",
-                     "avatar_engine_restarts", "avatar_av_offset_milliseconds", "avatar_bitrate_bps",
-                     "avatar_packets_lost_total", "avatar_held_frames_total", "avatar_viewers 0.0"):
+        for name in (
+            "avatar_sessions 1.0",
+            "avatar_fps_out 25.0",
+            "avatar_rung 0.0",
+            "avatar_deadline_misses_total",
+            "avatar_engine_restarts",
+            "avatar_av_offset_milliseconds",
+            "avatar_bitrate_bps",
+            "avatar_packets_lost_total",
+            "avatar_held_frames_total",
+            "avatar_viewers 0.0",
+        ):
             assert name in text, name
 
     visit(scene)

@@ -93,9 +93,27 @@ def test_written_messages_are_ascii_and_keep_what_is_null() -> None:
 
 
 def test_every_code_of_the_documentation_has_a_status() -> None:
-    for code in ("bad_json", "bad_message", "bad_sdp", "bad_audio", "bad_text", "too_large", "unsupported_media",
-                 "unknown_avatar", "unknown_session", "unknown_connection", "unknown_type", "out_of_order", "busy",
-                 "engine_lost", "internal", "no_voice", "unauthorized", "forbidden", "not_acceptable"):
+    for code in (
+        "bad_json",
+        "bad_message",
+        "bad_sdp",
+        "bad_audio",
+        "bad_text",
+        "too_large",
+        "unsupported_media",
+        "unknown_avatar",
+        "unknown_session",
+        "unknown_connection",
+        "unknown_type",
+        "out_of_order",
+        "busy",
+        "engine_lost",
+        "internal",
+        "no_voice",
+        "unauthorized",
+        "forbidden",
+        "not_acceptable",
+    ):
         assert 400 <= STATUS[code] < 600
 
 

@@ -25,9 +25,7 @@ def house(specs: list, max_sessions: int = 3) -> tuple[Registry, dict[str, Stage
     return Registry(build, find, Metrics(), max_sessions, 0.48), stages
 
 
-@pytest.mark.parametrize(
-    ("rtf", "most"), [(0.41, 2), (0.9, 1), (0.91, 1), (3.0, 1), (0.1, 9), (0.001, 64), (0.0, 64)]
-)
+@pytest.mark.parametrize(("rtf", "most"), [(0.41, 2), (0.9, 1), (0.91, 1), (3.0, 1), (0.1, 9), (0.001, 64), (0.0, 64)])
 def test_as_many_sessions_as_fit_into_real_time_and_at_least_one(rtf: float, most: int) -> None:
     assert default_max_sessions(rtf) == most
 

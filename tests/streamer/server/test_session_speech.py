@@ -47,7 +47,11 @@ def test_events_come_at_the_media_time_at_which_it_is_true() -> None:
             await stage.to(4.0)
             first, _ = loud_samples(stage.broadcast)
             assert stage.events.types == [
-                "utterance.queued", "speaking.started", "state", "speaking.stopped", "state",
+                "utterance.queued",
+                "speaking.started",
+                "state",
+                "speaking.stopped",
+                "state",
             ]
             started, stopped = stage.events.of("speaking.started")[0], stage.events.of("speaking.stopped")[0]
             assert started == {
