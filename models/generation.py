@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from typing import ParamSpec, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -15,15 +16,18 @@ from models import checkpoints
 from models.animator import Animator
 from models.conditions import AudioEncoder, TextEncoder
 from models.configs import Preset, SamplingConfig
+from models.graphs import CudaGraphs
 from models.lr_a2v import LRA2V
 from models.motion import motion_frames
 from models.pose import KeypointNet, PoseEstimator, pose_tokens
 from models.refiner import PGRefiner, upsample_latents
-from models.sampling import euler, guided
+from models.sampling import Denoiser, euler, guided
 from models.state import ChunkState, join
 from models.vae import CausalVAE
 
 FRAMES_PER_LATENT = 4
+P = ParamSpec("P")
+Result = TypeVar("Result")
 
 
 class ChunkModels:
@@ -41,10 +45,16 @@ class ChunkModels:
             self.refiner = PGRefiner(preset.refiner)
             self.pose = KeypointNet(preset.pose)
             self.animator = None if preset.animator is None else Animator(preset.animator)
+        self.graphs: CudaGraphs | None = None
+        self.keeps_prefix = True  # where prefix_causal allows it
         self.pose_estimator: PoseEstimator = self.pose
         self.point_planner: Callable[..., Tensor] | None = None if self.animator is None else self.animator.points
         for component in checkpoints.components(preset):
             getattr(self, component).eval().requires_grad_(False)
+
+    def call(self, function: Callable[P, Result], *arguments: P.args, **named: P.kwargs) -> Result:
+        """A model's call; replayed from a CUDA graph where `graphs` are set."""
+        return function(*arguments, **named) if self.graphs is None else self.graphs(function, *arguments, **named)
 
     def encode_text(self, prompt: str) -> Tensor:
         return self.text(self.text.tokenize([prompt]).to(self.device))
@@ -59,7 +69,7 @@ class ChunkModels:
         started = time.perf_counter()
         yield
         if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+            torch.cuda.current_stream(self.device).synchronize()
         share_ms = (time.perf_counter() - started) * 1e3 / len(states)
         for state in states:
             state.stage_ms[stage] = state.stage_ms.get(stage, 0.0) + share_ms
@@ -79,20 +89,27 @@ class ChunkModels:
             plan = F.pad(rows.unflatten(1, (-1, FRAMES_PER_LATENT)), (0, 0, 0, 0, 1, 0))
         text = join([state.text for state in states])
         base = None if planned is None else self._moved([state.lr_picture for state in states], planned, states)
-        null_text = self.encode_text("").expand_as(text) if sampling.text_guidance != 1 else None
+        clean = prefix.shape[2]
+        keeps = self.keeps_prefix and self.preset.lr_a2v.transformer.prefix_causal and sampling.lr_steps > 1
 
-        def denoise(latents: Tensor, t: Tensor) -> Tensor:
-            window, timesteps = _windowed(prefix, latents, t)
-            denoised = self.lr_a2v(window, timesteps, new, text, audio, plan, base=base)
-            if sampling.audio_guidance != 1:
-                without = self.lr_a2v(window, timesteps, new, text, torch.zeros_like(audio), plan, base=base)
-                denoised = guided(denoised, without, sampling.audio_guidance)
-            if null_text is not None:
-                without = self.lr_a2v(window, timesteps, new, null_text, audio, plan, base=base)
-                denoised = guided(denoised, without, sampling.text_guidance)
-            return denoised
+        def denoiser(text: Tensor, audio: Tensor) -> Denoiser:
+            """The model under one set of conditions."""
+            kept = None
+            if keeps:
+                past = None if plan is None else plan[:, :clean]
+                kept = self.call(self.lr_a2v.encode_prefix, prefix, text, audio[:, :, :clean], past)
 
-        return euler(denoise, self._noise(states, new, prefix, stream=0), sampling.lr_steps)
+            return lambda latents, t: self.call(
+                self.lr_a2v, *_windowed(prefix, latents, t), new, text, audio, plan, base=base, prefix_kv=kept
+            )
+
+        conditional = denoiser(text, audio)
+        if sampling.audio_guidance != 1:
+            conditional = guided(conditional, denoiser(text, torch.zeros_like(audio)), sampling.audio_guidance)
+        if sampling.text_guidance != 1:
+            null_text = self.encode_text("").expand_as(text)
+            conditional = guided(conditional, denoiser(null_text, audio), sampling.text_guidance)
+        return euler(conditional, self._noise(states, new, prefix, stream=0), sampling.lr_steps)
 
     def _motion_plan(self, first: int, end: int, states: list[ChunkState]) -> Tensor:
         """Rows [B, end - first, M] of the streams' motion plans, counted from the chunk's first frame."""
@@ -117,8 +134,8 @@ class ChunkModels:
         if self.animator is None:
             return None
         with torch.autocast(self.device.type, enabled=False):
-            moved = self.animator.move(join(pictures), at_rest(states), keypoints)
-        return self.vae.encode_groups(moved)
+            moved = self.call(self.animator.move, join(pictures), at_rest(states), keypoints)
+        return self.call(self.vae.encode_groups, moved)
 
     def refine(
         self, lr_latents: Tensor, keypoints: Tensor, states: list[ChunkState], sampling: SamplingConfig
@@ -151,16 +168,24 @@ class ChunkModels:
             base = self._moved([state.hr_picture for state in states], keypoints, states)
         prefix = torch.cat([join([state.hr_reference for state in states]), *motion], dim=2)
 
-        def denoise(latents: Tensor, t: Tensor) -> Tensor:
-            window, timesteps = _windowed(prefix, latents, t)
-            denoised = self.refiner(window, timesteps, new, degraded, tokens, base)
-            if sampling.pose_guidance != 1:
-                without = self.refiner(window, timesteps, new, degraded, torch.zeros_like(tokens), base)
-                denoised = guided(denoised, without, sampling.pose_guidance)
-            return denoised
+        clean = prefix.shape[2]
+        keeps = self.keeps_prefix and self.preset.refiner.transformer.prefix_causal and sampling.refiner_steps > 1
+
+        def denoiser(tokens: Tensor) -> Denoiser:
+            """The model with these pose tokens."""
+            kept = None
+            if keeps:
+                kept = self.call(self.refiner.encode_prefix, prefix, degraded[:, :, :clean], tokens[:, :clean])
+
+            return lambda latents, t: self.call(
+                self.refiner, *_windowed(prefix, latents, t), new, degraded, tokens, base=base, prefix_kv=kept
+            )
 
         with self.timed(states, "refiner"), self.fast():
-            return euler(denoise, self._noise(states, new, prefix, stream=2), sampling.refiner_steps)
+            conditional = denoiser(tokens)
+            if sampling.pose_guidance != 1:
+                conditional = guided(conditional, denoiser(torch.zeros_like(tokens)), sampling.pose_guidance)
+            return euler(conditional, self._noise(states, new, prefix, stream=2), sampling.refiner_steps)
 
     def _latent_seeds(self, states: list[ChunkState], count: int, first: int, stream: int) -> Tensor:
         """A seed [B, count] int64 for each latent of the streams, whatever the chunk it is made in."""

@@ -6,6 +6,7 @@ Tokens keep the layout [B, T, S, D] between layers: T latent frames of S = h·w 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +21,7 @@ from kernels.qk_norm_rope import qk_norm_rope
 from models.configs import TransformerConfig
 
 Grid = tuple[int, int, int]  # latent frames, token rows, token columns
+KeyValues = tuple[Tensor, Tensor]  # of one attention layer, each [B, N, L, d]; B counts windows where there are some
 
 
 def start_at_zero(layer: nn.Module) -> None:
@@ -79,17 +81,20 @@ def timestep_embedding(timesteps: Tensor, dim: int) -> Tensor:
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 
-def rope_3d(grid: Grid, head_dim: int, device: torch.device, base: float = 100.0) -> tuple[Tensor, Tensor]:
+def rope_3d(
+    grid: Grid, head_dim: int, device: torch.device, first: int = 0, base: float = 100.0
+) -> tuple[Tensor, Tensor]:
     """Cosines and sines [T·h·w, head_dim / 2] of 3D rotary embedding; time, rows, columns share 2 : 3 : 3.
 
-    The halves of a head are the pairs that are rotated.
+    The halves of a head are the pairs that are rotated. Of the grid's T latent frames those from `first` on.
     """
     time_dim, space_dim = head_dim // 4, head_dim * 3 // 8
 
     def angles(positions: Tensor, dim: int) -> Tensor:
         return positions.flatten()[:, None] * base ** (-torch.arange(0, dim, 2, device=device) / dim)
 
-    t, y, x = torch.meshgrid(*(torch.arange(size, device=device).float() for size in grid), indexing="ij")
+    axes = [torch.arange(start, size, device=device).float() for start, size in zip((first, 0, 0), grid, strict=True)]
+    t, y, x = torch.meshgrid(*axes, indexing="ij")
     all_angles = torch.cat([angles(t, time_dim), angles(y, space_dim), angles(x, space_dim)], dim=1)
     return all_angles.cos(), all_angles.sin()
 
@@ -111,19 +116,37 @@ class SelfAttention(nn.Module):
         with torch.no_grad():  # queries start equal to keys: tokens first look at what resembles them
             self.qkv.weight[config.width : 2 * config.width] = self.qkv.weight[: config.width]
 
-    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], grid: Grid, prefix: int) -> Tensor:
-        """x [B, T, S, D] → the same shape; `prefix` latent frames at the front are clean."""
+    def forward(
+        self, x: Tensor, rope: tuple[Tensor, Tensor], grid: Grid, prefix: int, prefix_kv: KeyValues | None = None
+    ) -> tuple[Tensor, KeyValues]:
+        """Attend.
+
+        Args:
+            x: [B, T, S, D].
+            rope: of x's tokens.
+            grid: of x.
+            prefix: so many latent frames at the front of x are clean.
+            prefix_kv: what this layer gave for a clean prefix that comes before x and is not part of it.
+
+        Returns:
+            y of x's shape, and the keys and values of x's tokens.
+        """
         frames, height, width = grid
         q, k, v = rearrange(self.qkv(x), "b t s (three n d) -> three b n (t s) d", three=3, n=self.config.heads)
         q, k = qk_norm_rope(q, k, self.q_norm.gain, self.k_norm.gain, rope, eps=self.q_norm.eps)
         window = self.config.attention_window
-        prefix = prefix if self.config.prefix_causal else 0
         if window is None or (window >= height and window >= width):
-            y = attention(q, k, v, prefix_length=prefix * height * width)
-            return self.out(rearrange(y, "b n (t s) d -> b t s (n d)", t=frames))
+            y = self._attend(q, k, v, prefix * height * width, prefix_kv)
+            return self.out(rearrange(y, "b n (t s) d -> b t s (n d)", t=frames)), (k, v)
         q, k, v = (self._to_windows(a, grid, window) for a in (q, k, v))
-        y = attention(q, k, v, prefix_length=prefix * window * window)
-        return self.out(self._from_windows(y, grid, window))
+        y = self._attend(q, k, v, prefix * window * window, prefix_kv)
+        return self.out(self._from_windows(y, grid, window)), (k, v)
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, prefix_tokens: int, prefix_kv: KeyValues | None) -> Tensor:
+        if prefix_kv is None:
+            return attention(q, k, v, prefix_length=prefix_tokens if self.config.prefix_causal else 0)
+        before = prefix_kv[0].shape[2]
+        return attention(q, k, v, prefix_length=before, query_offset=before, prefix_kv=prefix_kv)
 
     def _to_windows(self, x: Tensor, grid: Grid, window: int) -> Tensor:
         frames, height, width = grid
@@ -221,17 +244,68 @@ class Block(nn.Module):
         grid: Grid,
         prefix: int,
         conditions: Conditions | None = None,
-    ) -> Tensor:
-        """x [B, T, S, D], modulation [B, T, S or 1, 6, D] → x of the same shape."""
+        prefix_kv: KeyValues | None = None,
+    ) -> tuple[Tensor, KeyValues]:
+        """x [B, T, S, D], modulation [B, T, S or 1, 6, D] → x of the same shape, and its keys and values.
+
+        `rope`, `grid`, `prefix` and `prefix_kv` are those of `SelfAttention`.
+        """
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = (modulation + self.scale_shift_table).unbind(-2)
-        attended = self.attention(modulate(x, scale_a, shift_a), rope, grid, prefix)
+        attended, keys_values = self.attention(modulate(x, scale_a, shift_a), rope, grid, prefix, prefix_kv)
         if self.cross is None or conditions is None:
             x, y = residual_modulate(x, attended, gate_a, scale_m, shift_m)
         else:
             norm = self.cross.norm
             x, y = residual_modulate(x, attended, gate_a, weight=norm.weight, bias=norm.bias, eps=norm.eps)
             x, y = residual_modulate(x, self.cross.attend(y, conditions), None, scale_m, shift_m)
-        return x + self.mlp(y) * gate_m
+        return x + self.mlp(y) * gate_m, keys_values
+
+
+class BlockStack(nn.ModuleList):
+    """All blocks of a transformer, over a window of which the first latents are clean."""
+
+    def __init__(self, config: TransformerConfig, text_width: int = 0, audio_width: int = 0) -> None:
+        super().__init__(Block(config, index, text_width, audio_width) for index in range(config.layers))
+        self.config = config
+
+    def forward(
+        self,
+        tokens: Tensor,
+        modulation: Tensor,
+        grid: Grid,
+        new: int,
+        conditions: Conditions | None = None,
+        prefix_kv: Sequence[KeyValues] | None = None,
+    ) -> tuple[Tensor, tuple[KeyValues, ...]]:
+        """Through all of them.
+
+        Args:
+            tokens: [B, T, S, D] of the window; of its new latents only where there is a prefix_kv.
+            modulation: [B, T, S or 1, 6, D] of the same latents.
+            grid: of the whole window.
+            new: latents at its end that are not clean.
+            prefix_kv: by block, what this gave for the window's clean latents alone.
+
+        Returns:
+            tokens, and of a window that is all clean the keys and values by block; else none.
+
+        Raises:
+            ValueError: if keys and values of a prefix are asked for or given without `prefix_causal`: they would
+                depend on what follows it.
+        """
+        is_prefix = new == 0
+        if (is_prefix or prefix_kv is not None) and not self.config.prefix_causal:
+            raise ValueError("keys and values of a prefix can only be kept where prefix_causal is on")
+        clean = grid[0] - new
+        first = 0 if prefix_kv is None else clean
+        rope = rope_3d(grid, self.config.head_dim, tokens.device, first)
+        shape, kept = (grid[0] - first, *grid[1:]), []
+        for index, block in enumerate(self):
+            known = None if prefix_kv is None else prefix_kv[index]
+            tokens, keys_values = block(tokens, modulation, rope, shape, clean - first, conditions, known)
+            if is_prefix:
+                kept.append(keys_values)
+        return tokens, tuple(kept)
 
 
 def unpatchify(tokens: Tensor, height: int, width: int) -> Tensor:

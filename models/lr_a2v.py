@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -9,11 +11,11 @@ from torch import Tensor, nn
 
 from models.configs import LRA2VConfig
 from models.layers import (
-    Block,
+    BlockStack,
     Conditions,
+    KeyValues,
     LatentHead,
     LatentStem,
-    rope_3d,
     select_stream,
     start_at_zero,
     timestep_embedding,
@@ -52,10 +54,7 @@ class LRA2V(nn.Module):
         self.modulation = nn.Linear(width, 6 * width)
         self.audio_norm, self.motion_norm = nn.LayerNorm(width), nn.LayerNorm(width)
         self.condition_tokens = nn.Linear(width, width)
-        self.blocks = nn.ModuleList(
-            Block(config.transformer, index, config.text_width, audio_width)
-            for index in range(config.transformer.layers)
-        )
+        self.blocks = BlockStack(config.transformer, config.text_width, audio_width)
         self.head = LatentHead(width, config.features, config.latent_channels)
         for layer in (self.modulation, self.condition_tokens):
             start_at_zero(layer)
@@ -70,6 +69,7 @@ class LRA2V(nn.Module):
         motion: Tensor | None = None,
         stream_index: Tensor | None = None,
         base: Tensor | None = None,
+        prefix_kv: Sequence[KeyValues] | None = None,
     ) -> Tensor:
         """Predict the clean new latents.
 
@@ -82,39 +82,78 @@ class LRA2V(nn.Module):
             motion: [B, 1 + m + n, 4, motion_dim], the motion plan of each latent's frames.
             stream_index: [B, H/2·W/2] int64, the sound stream of each place in the picture; None when A is 1.
             base: [B, C, n, H, W], what the new latents are a change of; None: the reference.
+            prefix_kv: what `encode_prefix` gave for the first 1 + m latents, which are then not gone over again.
 
         Returns:
             denoised latents [B, C, n, H, W].
+
+        Raises:
+            ValueError: if prefix_kv is given without `prefix_causal`.
+        """
+        base = window[:, :, :1].expand(-1, -1, new, -1, -1) if base is None else base
+        tokens, features, _ = self._tokens(window, timesteps, new, text, audio, motion, stream_index, base, prefix_kv)
+        change = self.head(tokens[:, -new:], features[:, :, -new:])
+        if self.config.prediction == "denoised":
+            return base + change
+        remaining = (1 - timesteps[:, None, -new:, None, None]).to(change.dtype)
+        return window[:, :, -new:] + remaining * change
+
+    def encode_prefix(
+        self,
+        prefix: Tensor,
+        text: Tensor,
+        audio: Tensor,
+        motion: Tensor | None = None,
+        stream_index: Tensor | None = None,
+    ) -> tuple[KeyValues, ...]:
+        """Keys and values of every layer for the clean latents [B, C, 1 + m, H, W] of a window.
+
+        They serve all steps over that window. Arguments as in `forward`, of these latents only.
+
+        Raises:
+            ValueError: without `prefix_causal`.
+        """
+        timesteps = prefix.new_ones(prefix.shape[0], prefix.shape[2])
+        return self._tokens(prefix, timesteps, 0, text, audio, motion, stream_index, prefix[:, :, :0], None)[2]
+
+    def _tokens(
+        self,
+        window: Tensor,
+        timesteps: Tensor,
+        new: int,
+        text: Tensor,
+        audio: Tensor,
+        motion: Tensor | None,
+        stream_index: Tensor | None,
+        base: Tensor,
+        prefix_kv: Sequence[KeyValues] | None,
+    ) -> tuple[Tensor, Tensor, tuple[KeyValues, ...]]:
+        """Tokens [B, T, S, D], features [B, F, T, H, W], and where all is clean keys and values by block.
+
+        T counts the new latents only if `prefix_kv` stands for the others.
         """
         frames, height, width = window.shape[2:]
-        reference = window[:, :, :1]
-        audio = audio + self.audio_position
+        clean = frames - new
+        first = 0 if prefix_kv is None else clean  # the latents from here on are gone over
+        audio = audio[:, :, first:] + self.audio_position
         condition = self.audio_norm(self.audio_pool(rearrange(audio, "b a t k d -> b a t (k d)")))
         if self.motion_pool is not None and motion is not None:
-            plan = self.motion_norm(self.motion_pool((motion / self.motion_scale).flatten(2)))
+            plan = self.motion_norm(self.motion_pool((motion[:, first:] / self.motion_scale).flatten(2)))
             condition = condition + plan[:, None]
-        condition = F.silu(condition + self.time(timestep_embedding(timesteps, _TIME_DIM))[:, None])
+        condition = F.silu(condition + self.time(timestep_embedding(timesteps[:, first:], _TIME_DIM))[:, None])
         modulation = select_stream(self.modulation(condition).unflatten(-1, (6, -1)), stream_index)
 
         # Scaled by t: pure noise says nothing about the data, so at t = 0 nothing of it comes in.
-        before = window[:, :, frames - new - 1 : frames - new]  # the last motion latent; the reference at the start
+        before = window[:, :, clean - 1 : clean]  # the last motion latent; the reference at the start
+        bases = torch.cat([window[:, :, :clean], base], dim=2)
         scaled = window * timesteps[:, None, :, None, None]
-        base = reference.expand(-1, -1, new, -1, -1) if base is None else base
-        bases = torch.cat([window[:, :, : frames - new], base], dim=2)
-        latents = torch.cat([scaled, reference.expand_as(window), before.expand_as(window), bases], dim=1)
-        tokens, features = self.stem(latents)
+        parts = [scaled, window[:, :, :1].expand_as(window), before.expand_as(window), bases]
+        tokens, features = self.stem(torch.cat([part[:, :, first:] for part in parts], dim=1))
         roles = torch.full((frames,), _MOTION, device=window.device)
-        roles[0], roles[frames - new :] = _REFERENCE, _NEW
-        tokens = tokens + self.roles[roles][None, :, None]
+        roles[0], roles[clean:] = _REFERENCE, _NEW
+        tokens = tokens + self.roles[roles[first:]][None, :, None]
         tokens = tokens + select_stream(self.condition_tokens(condition), stream_index)
 
-        grid = (frames, height // 2, width // 2)
-        rope = rope_3d(grid, self.config.transformer.head_dim, window.device)
-        conditions = Conditions(text, audio, stream_index)
-        for block in self.blocks:
-            tokens = block(tokens, modulation, rope, grid, frames - new, conditions)
-        change = self.head(tokens[:, frames - new :], features[:, :, frames - new :])
-        if self.config.prediction == "denoised":
-            return base + change
-        remaining = (1 - timesteps[:, None, frames - new :, None, None]).to(change.dtype)
-        return window[:, :, frames - new :] + remaining * change
+        grid, conditions = (frames, height // 2, width // 2), Conditions(text, audio, stream_index)
+        tokens, kept = self.blocks(tokens, modulation, grid, new, conditions, prefix_kv)
+        return tokens, features, kept

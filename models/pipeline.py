@@ -15,10 +15,11 @@ from models.animator import with_planned_features
 from models.conditions import SAMPLE_RATE, SAMPLES_PER_FRAME, AudioState
 from models.configs import SamplingConfig
 from models.generation import FRAMES_PER_LATENT, ChunkModels, at_rest
+from models.graphs import CudaGraphs
 from models.motion import FPS
 from models.pose import BACKGROUND, PERSON_POINTS, background_points
 from models.presets import preset as preset_by_name
-from models.state import ChunkState, join_caches, row_of_cache
+from models.state import ChunkState, Draft, join_caches, row_of_cache
 
 
 class AvatarPipeline(ChunkModels):
@@ -34,12 +35,14 @@ class AvatarPipeline(ChunkModels):
         weights: Path | None = None,
         device: torch.device | str = "cpu",
         precision: str = "auto",
+        has_graphs: bool = False,
     ) -> AvatarPipeline:
         """Pipeline with weights: those that come with the package, or those of a folder.
 
         Args:
             precision: of convolutions and matrix products, "fp32", "bf16", or "auto": bf16 where the device has
                 instructions for it. Keypoints, sound and sums stay in fp32.
+            has_graphs: replay the models from CUDA graphs (`models.graphs`); without effect elsewhere.
 
         Raises:
             ValueError: if there is no such preset or precision.
@@ -56,6 +59,8 @@ class AvatarPipeline(ChunkModels):
             checkpoints.load_component(folder, component, getattr(pipeline, component))
         if is_bf16:
             _round_weights(pipeline.lr_a2v, pipeline.refiner)
+        if has_graphs and pipeline.device.type == "cuda":
+            pipeline.graphs = CudaGraphs()
         if pipeline.device.type == "cpu":
             pipeline.vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return pipeline
@@ -245,29 +250,46 @@ class AvatarPipeline(ChunkModels):
             groups.setdefault((_new_latents(sound), *state.motion_counts), []).append(index)
         made: dict[int, tuple[Tensor, ChunkState]] = {}
         for members in groups.values():
-            chunks = self._step_together(
-                [samples[index] for index in members],
-                [replace(states[index], stage_ms=dict(states[index].stage_ms)) for index in members],
-                sampling or self.preset.sampling,
-            )
-            made.update(zip(members, chunks, strict=True))
+            draft = self.draft([samples[index] for index in members], [states[index] for index in members], sampling)
+            made.update(zip(members, self.finish(draft), strict=True))
         return [made[index] for index in range(len(states))]
 
-    def _step_together(
-        self, samples: list[Tensor], states: list[ChunkState], sampling: SamplingConfig
-    ) -> list[tuple[Tensor, ChunkState]]:
-        """`step_batch` of B streams with equally many new and motion latents."""
+    @torch.inference_mode()
+    def draft(
+        self, samples: Sequence[Tensor], states: Sequence[ChunkState], sampling: SamplingConfig | None = None
+    ) -> Draft:
+        """The LR half of the next chunk of B streams: latents, small frames, keypoints.
+
+        It needs nothing of the HR half of the chunk before, so that the two can run side by side (`overlapped`).
+
+        Args:
+            samples, states, sampling: as in `step_batch`, of streams with equally long chunks and as many motion
+                latents.
+
+        Raises:
+            ValueError: as `step`.
+        """
+        sampling = sampling or self.preset.sampling
+        states = [replace(state, stage_ms=dict(state.stage_ms)) for state in states]
+        new = _new_latents(samples[0])
         heard = [self._hear(sound, state) for sound, state in zip(samples, states, strict=True)]
         tokens = torch.stack([chunk_tokens for chunk_tokens, _ in heard])
-        new = _new_latents(samples[0])
         with self.timed(states, "lr_a2v"), self.fast():
             planned = self.planned_keypoints(tokens, new, states)
             lr_latents = self.generate_lr(tokens, new, planned, states, sampling)
         with self.timed(states, "lr_decode"), self.fast():
             is_half_rate = sampling.is_half_rate and not sampling.is_refined  # keypoints are read off every frame
             lr_cache = join_caches([state.lr_cache for state in states])
-            lr_frames, lr_cache = self.vae.decode_chunk(lr_latents, lr_cache, is_half_rate)
+            lr_frames, lr_cache = self.call(self.vae.decode_chunk, lr_latents, lr_cache, is_half_rate)
             lr_frames = lr_frames.float().clamp_(0, 1)
+        keypoints = None
+        if sampling.is_refined:
+            with self.timed(states, "pose"):
+                keypoints = self.pose_estimator(lr_frames.flatten(0, 1)).unflatten(0, (len(states), -1))
+                keypoints[:, :, BACKGROUND] = at_rest(states)[:, None, BACKGROUND]
+                if planned is not None:
+                    found = with_planned_features(keypoints.flatten(0, 1), planned.flatten(0, 1))
+                    keypoints = found.view_as(keypoints)
         after = [
             replace(
                 state,
@@ -283,50 +305,37 @@ class AvatarPipeline(ChunkModels):
             )
             for row, (state, (chunk_tokens, audio)) in enumerate(zip(states, heard, strict=True))
         ]
-        if not sampling.is_refined:
+        return Draft(states, after, sampling, lr_latents, lr_frames, keypoints)
+
+    @torch.inference_mode()
+    def finish(self, draft: Draft) -> list[tuple[Tensor, ChunkState]]:
+        """The HR half of a chunk of B streams: frames [4n, 3, H, W] and next state of each, as `step_batch`."""
+        states, sampling, m = draft.states, draft.sampling, self.preset.motion_latents
+        if draft.keypoints is None:
             with self.timed(states, "decode"):
-                larger = self._enlarge(lr_frames.flatten(0, 1), sampling.is_half_rate)
-            return list(zip(larger.unflatten(0, (len(states), -1)), after, strict=True))
-        with self.timed(states, "pose"):
-            keypoints = self.pose_estimator(lr_frames.flatten(0, 1)).unflatten(0, (len(states), -1))
-            keypoints[:, :, BACKGROUND] = at_rest(states)[:, None, BACKGROUND]
-            if planned is not None:
-                keypoints = with_planned_features(keypoints.flatten(0, 1), planned.flatten(0, 1)).view_as(keypoints)
-        return self._finish(lr_latents, keypoints, states, after, sampling)
+                larger = self._enlarge(draft.lr_frames.flatten(0, 1), sampling.is_half_rate)
+            return list(zip(larger.unflatten(0, (len(states), -1)), draft.after, strict=True))
+        hr_latents = self.refine(draft.lr_latents, draft.keypoints, states, sampling)
+        with self.timed(states, "decode"), self.fast():
+            hr_cache = join_caches([state.hr_cache for state in states])
+            frames, hr_cache = self.call(self.vae.decode_chunk, hr_latents, hr_cache, sampling.is_half_rate)
+            frames = frames.float().clamp_(0, 1)
+        after = [
+            replace(
+                following,
+                hr_motion=_last(state.hr_motion, hr_latents[row : row + 1], m),
+                motion_keypoints=_last_frames(state.motion_keypoints, draft.keypoints[row], FRAMES_PER_LATENT * m),
+                hr_cache=row_of_cache(hr_cache, row),
+            )
+            for row, (state, following) in enumerate(zip(states, draft.after, strict=True))
+        ]
+        return list(zip(frames, after, strict=True))
 
     def _hear(self, samples: Tensor, state: ChunkState) -> tuple[Tensor, AudioState]:
         """Audio tokens [context + 4n, D] up to the chunk's end, and what the encoder carries."""
         with self.timed([state], "audio"):
             tokens, audio = self.audio.step(samples.to(self.device, torch.float32), state.audio)
             return torch.cat([state.audio_tokens, tokens]), audio
-
-    def _finish(
-        self,
-        lr_latents: Tensor,
-        keypoints: Tensor,
-        states: list[ChunkState],
-        after: list[ChunkState],
-        sampling: SamplingConfig,
-    ) -> list[tuple[Tensor, ChunkState]]:
-        """The way from LR latents and keypoints [B, 4n, 143, 3] to HR frames [4n, 3, H, W] and the states after it."""
-        m = self.preset.motion_latents
-        hr_latents = self.refine(lr_latents, keypoints, states, sampling)
-        with self.timed(states, "decode"), self.fast():
-            hr_cache = join_caches([state.hr_cache for state in states])
-            frames, hr_cache = self.vae.decode_chunk(hr_latents, hr_cache, sampling.is_half_rate)
-            frames = frames.float().clamp_(0, 1)
-        return [
-            (
-                frames[row],
-                replace(
-                    following,
-                    hr_motion=_last(state.hr_motion, hr_latents[row : row + 1], m),
-                    motion_keypoints=_last_frames(state.motion_keypoints, keypoints[row], FRAMES_PER_LATENT * m),
-                    hr_cache=row_of_cache(hr_cache, row),
-                ),
-            )
-            for row, (state, following) in enumerate(zip(states, after, strict=True))
-        ]
 
     def _enlarge(self, lr_frames: Tensor, is_half_rate: bool) -> Tensor:
         """LR frames [4n, 3, h, w] in 0 … 1 → [4n, 3, H, W]; frames that are shown twice are enlarged once."""
@@ -365,9 +374,7 @@ def _new_latents(samples: Tensor) -> int:
     """
     new, rest = divmod(samples.shape[0], FRAMES_PER_LATENT * SAMPLES_PER_FRAME)
     if rest or not 1 <= new <= 6:
-        raise ValueError(
-            f"samples must be 1 … 6 times {FRAMES_PER_LATENT * SAMPLES_PER_FRAME}, got {samples.shape[0]}"
-        )
+        raise ValueError(f"samples must be 1 … 6 times {FRAMES_PER_LATENT * SAMPLES_PER_FRAME}, got {samples.shape[0]}")
     return new
 
 

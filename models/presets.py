@@ -36,7 +36,8 @@ def presenter_512() -> Preset:
 def paper_720p() -> Preset:
     """The paper's scale: LR 352×640 (1.3B shape), HR 704×1280 (28 layers of 1792, the shape of Goku's 2B).
 
-    The refiner has 1.1B parameters: it shares one modulation and has no text cross-attention.
+    The refiner has 1.1B parameters: it shares one modulation and has no text cross-attention. Both are prefix-causal:
+    LR-A2V goes over its clean latents once for all steps.
     """
     return Preset(
         name="paper-720p",
@@ -45,7 +46,9 @@ def paper_720p() -> Preset:
         audio=AudioEncoderConfig(width=768),
         text=TextEncoderConfig(max_bytes=512, tokens=512, width=4096),
         lr_a2v=LRA2VConfig(
-            transformer=TransformerConfig(width=1536, layers=30, heads=12, mlp_ratio=8960 / 1536),
+            transformer=TransformerConfig(
+                width=1536, layers=30, heads=12, mlp_ratio=8960 / 1536, prefix_causal=True
+            ),
             audio_width=768,
             text_width=4096,
             motion_dim=0,

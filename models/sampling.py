@@ -37,6 +37,11 @@ def euler(denoise: Denoiser, noise: Tensor, steps: int) -> Tensor:
     return latents
 
 
-def guided(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
+def guided(conditional: Denoiser, unconditional: Denoiser, scale: float) -> Denoiser:
     """Classifier-free guidance on denoised latents (the same line as on velocities, at one t)."""
-    return unconditional + scale * (conditional - unconditional)
+
+    def denoise(latents: Tensor, t: Tensor) -> Tensor:
+        without = unconditional(latents, t)
+        return without + scale * (conditional(latents, t) - without)
+
+    return denoise

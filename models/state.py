@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from models.conditions import AudioState
+from models.configs import SamplingConfig
 from models.motion import ramped_energy
 from models.vae import DecoderCache
 
@@ -52,6 +53,12 @@ class ChunkState:
         lr_count, hr_count = (0 if motion is None else motion.shape[2] for motion in (self.lr_motion, self.hr_motion))
         return lr_count, hr_count
 
+    def with_hr_of(self, other: ChunkState) -> ChunkState:
+        """This state, with what the HR half of the chunk before carried on in another one of the same stream."""
+        return replace(
+            self, hr_motion=other.hr_motion, motion_keypoints=other.motion_keypoints, hr_cache=other.hr_cache
+        )
+
     def energies(self, first: int, count: int) -> np.ndarray:
         """Motion energy [count] of the frames from `first` of the motion plan on."""
         return ramped_energy(first, count, self.energy_before, self.motion_energy, self.energy_changed)
@@ -72,6 +79,22 @@ class ChunkState:
 
         values = {item.name: moved(getattr(self, item.name)) for item in fields(self)}
         return ChunkState(**{**values, "stage_ms": dict(self.stage_ms)})  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Draft:
+    """The LR half of a chunk of B streams, which the HR half starts from.
+
+    Keypoints are None in a chunk that is not refined. `after` are the states that follow, as far as they are known:
+    what the HR half carries on is not in them yet.
+    """
+
+    states: list[ChunkState]  # before the chunk
+    after: list[ChunkState]
+    sampling: SamplingConfig
+    lr_latents: Tensor  # [B, C, n, h, w]
+    lr_frames: Tensor  # [B, 4n, 3, 8h, 8w] in 0 … 1
+    keypoints: Tensor | None  # [B, 4n, 143, 3]
 
 
 def join(rows: Sequence[Tensor]) -> Tensor:

@@ -105,7 +105,7 @@ def block_inputs(audio_width: int = 0, streams: int = 1, prefix_causal: bool = F
 def test_block_is_what_it_says(options, is_training):
     block, (x, modulation, rope, grid, prefix, conditions) = block_inputs(**options)
     with torch.set_grad_enabled(is_training):
-        found = block(x, modulation, rope, grid, prefix, conditions)
+        found, _ = block(x, modulation, rope, grid, prefix, conditions)
     with torch.no_grad():
         expected = plain_block(block, x, modulation, rope, prefix, conditions)
     assert torch.allclose(found, expected, atol=1e-5, rtol=1e-5)
@@ -114,7 +114,7 @@ def test_block_is_what_it_says(options, is_training):
 def test_gradients_of_a_block_reach_its_input_and_every_weight():
     block, (x, modulation, *rest) = block_inputs(audio_width=12, streams=2)
     x.requires_grad_(), modulation.requires_grad_()
-    block(x, modulation, *rest).square().sum().backward()
+    block(x, modulation, *rest)[0].square().sum().backward()
     found = [x.grad, modulation.grad, *(parameter.grad for parameter in block.parameters())]
     assert all(gradient is not None and gradient.any() for gradient in found)
     block.double(), x.detach_()
@@ -159,7 +159,7 @@ def test_a_window_as_large_as_the_picture_is_all_of_it():
     whole = SelfAttention(TransformerConfig(32, 1, 2), shifted=False)
     whole.load_state_dict(windowed.state_dict())
     x, rope = torch.randn(1, 2, 16, 32), rope_3d((2, 4, 4), 16, torch.device("cpu"))
-    assert torch.allclose(windowed(x, rope, (2, 4, 4), 0), whole(x, rope, (2, 4, 4), 0), atol=1e-5)
+    assert torch.allclose(windowed(x, rope, (2, 4, 4), 0)[0], whole(x, rope, (2, 4, 4), 0)[0], atol=1e-5)
 
 
 def test_windows_keep_tokens_in_their_places():
@@ -169,7 +169,7 @@ def test_windows_keep_tokens_in_their_places():
         x, rope = torch.randn(1, 2, 16, 32), rope_3d((2, 4, 4), 16, torch.device("cpu"))
         changed = x.clone()
         changed[:, :, 0] += 1  # the corner token, in both frames
-        difference = (attention(changed, rope, (2, 4, 4), 0) - attention(x, rope, (2, 4, 4), 0)).abs().amax((0, 1, 3))
+        difference = (attention(changed, rope, (2, 4, 4), 0)[0] - attention(x, rope, (2, 4, 4), 0)[0]).abs().amax((0, 1, 3))
         reached = {int(i) for i in difference.nonzero()}
         assert reached == ({0, 3, 12, 15} if shifted else {0, 1, 4, 5})
 
@@ -180,7 +180,7 @@ def test_causal_prefix_does_not_see_the_new_latents():
     x, rope = torch.randn(1, 3, 4, 32), rope_3d((3, 2, 2), 16, torch.device("cpu"))
     changed = x.clone()
     changed[:, 2] += 1
-    before, after = attention(x, rope, (3, 2, 2), 2), attention(changed, rope, (3, 2, 2), 2)
+    (before, _), (after, _) = attention(x, rope, (3, 2, 2), 2), attention(changed, rope, (3, 2, 2), 2)
     assert torch.allclose(before[:, :2], after[:, :2], atol=1e-6)
     assert not torch.allclose(before[:, 2], after[:, 2], atol=1e-4)
 

@@ -29,9 +29,18 @@ def test_steps_follow_the_probability_flow_of_gaussian_data():
     assert abs(many - 2) < 0.05
 
 
-def test_guidance_of_one_changes_nothing():
-    a, b = torch.randn(3), torch.randn(3)
-    assert torch.allclose(guided(a, b, 1.0), a, atol=1e-6)
+def test_guidance_goes_on_from_the_unconditional_through_the_conditional():
+    a, b, latents, t = torch.randn(4, 3)
+
+    def conditional(latents, t):
+        return a + latents * t
+
+    def unconditional(latents, t):
+        return b + latents * t
+
+    assert torch.allclose(guided(conditional, unconditional, 1.0)(latents, t), conditional(latents, t), atol=1e-6)
+    expected = b + 3 * (a - b) + latents * t
+    assert torch.allclose(guided(conditional, unconditional, 3.0)(latents, t), expected, atol=1e-5)
 
 
 def test_no_steps_are_refused():
