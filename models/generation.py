@@ -134,8 +134,9 @@ class ChunkModels:
         if self.animator is None:
             return None
         with torch.autocast(self.device.type, enabled=False):
-            moved = self.call(self.animator.move, join(pictures), at_rest(states), keypoints)
-        return self.call(self.vae.encode_groups, moved)
+            signed = join(pictures) * 2 - 1  # one picture, where the moved ones are many
+            moved = self.call(self.animator.move, signed, at_rest(states), keypoints)
+        return self.call(self.vae.encode_groups, moved, True)
 
     def refine(
         self, lr_latents: Tensor, keypoints: Tensor, states: list[ChunkState], sampling: SamplingConfig

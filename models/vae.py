@@ -82,9 +82,7 @@ class Decoder(nn.Module):
         self.output = nn.Conv2d(config.detail_width, 48, 3, padding=1)
         start_at_zero(self.output)
 
-    def forward(
-        self, latents: Tensor, cache: DecoderCache | None, frame_step: int = 1
-    ) -> tuple[Tensor, DecoderCache]:
+    def forward(self, latents: Tensor, cache: DecoderCache | None, frame_step: int = 1) -> tuple[Tensor, DecoderCache]:
         """Latents [B, C, T, h, w], not normalised → (frames [B, 4T / frame_step, 3, 8h, 8w] in -1 … 1, cache)."""
         batch = latents.shape[0]
         flat = rearrange(latents, "b c t h w -> (b t) c h w")
@@ -102,8 +100,8 @@ class Decoder(nn.Module):
         residual = F.pixel_shuffle(self.output(activation(hidden)), 4)
         with torch.autocast(flat.device.type, enabled=False):  # smooth walls would show the steps of bf16
             linear = rearrange(self.linear(flat.float()), "g (f c) h w -> g f c h w", f=_FRAMES)[:, ::frame_step]
-        frames = linear.contiguous().flatten(0, 1).add_(residual)
-        return frames.unflatten(0, (batch, -1)), tuple(carried)
+        frames = residual.unflatten(0, linear.shape[:2]) + linear  # in this order: the sum is laid out as the residual
+        return frames.view(batch, -1, *frames.shape[2:]), tuple(carried)
 
 
 class CausalVAE(nn.Module):
@@ -131,12 +129,16 @@ class CausalVAE(nn.Module):
         first = frames[:, :1].expand(-1, _FRAMES - 1, -1, -1, -1)
         return self.encode_groups(torch.cat([first, frames], dim=1))
 
-    def encode_groups(self, frames: Tensor) -> Tensor:
-        """Frames [B, 4k, 3, H, W] in 0 … 1, groups of four without a single first one → [B, C, k, H/8, W/8]."""
+    def encode_groups(self, frames: Tensor, is_signed: bool = False) -> Tensor:
+        """Frames [B, 4k, 3, H, W] in 0 … 1, groups of four without a single first one → [B, C, k, H/8, W/8].
+
+        `is_signed`: they are in -1 … 1 already.
+        """
         batch, _, _, height, width = frames.shape
         if height % _PATCH or width % _PATCH:
             raise ValueError(f"height and width must be multiples of {_PATCH}, got {height} and {width}")
-        groups = rearrange((frames * 2).sub_(1), "b (k f) c h w -> (b k) (f c) h w", f=_FRAMES)
+        signed = frames if is_signed else (frames * 2).sub_(1)
+        groups = rearrange(signed, "b (k f) c h w -> (b k) (f c) h w", f=_FRAMES)
         latents = rearrange(self.encoder(groups), "(b k) c h w -> b c k h w", b=batch)
         return (latents - self._channels(self.latent_mean)) / self._channels(self.latent_std)
 
