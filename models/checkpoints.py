@@ -11,15 +11,15 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import nn
 
 from models.configs import Preset
 from models.errors import CheckpointError
 
 WEIGHTS_ROOT = Path(__file__).parent / "weights"
-COMPONENTS = ("vae", "audio", "text", "animator", "lr_a2v", "pose", "refiner")
+COMPONENTS = ("vae", "audio", "text", "animator", "lr_a2v", "pose", "refiner", "tiny_decoder")
 
 
 def components(preset: Preset) -> tuple[str, ...]:
@@ -67,8 +67,21 @@ def load_component(folder: Path, component: str, module: nn.Module) -> None:
     path = folder / f"{component}.safetensors"
     if not path.is_file():
         raise CheckpointError(f"no weights for {component}: {path} does not exist")
+    load_weights(path, module)
+
+
+def load_weights(path: Path, module: nn.Module, prefix: str = "") -> None:
+    """Load a safetensors file into a module.
+
+    Args:
+        prefix: of the names that are read, in the file as in the module; others are left alone.
+
+    Raises:
+        CheckpointError: if the file is missing, broken or no safetensors, or does not fit the module.
+    """
     try:
-        tensors = load_file(path)
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys() if name.startswith(prefix)}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is not a readable safetensors file: {error}") from error
     expected = module.state_dict()

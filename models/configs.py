@@ -35,6 +35,20 @@ class VAEConfig:
 
 
 @dataclass(frozen=True)
+class TinyDecoderConfig:
+    """Decoder of Wan2.1 latents: channels of the latents, and of the features at 1/8, 1/4, 1/2 and full resolution."""
+
+    latent_channels: int = 16
+    widths: tuple[int, int, int, int] = (256, 128, 64, 64)
+
+    def __post_init__(self) -> None:
+        if self.latent_channels <= 0:
+            raise ValueError(f"latent_channels must be positive, got {self.latent_channels}")
+        if len(self.widths) != 4 or min(self.widths) <= 0:
+            raise ValueError(f"widths must be four positive numbers, got {self.widths}")
+
+
+@dataclass(frozen=True)
 class AudioEncoderConfig:
     """Log-mel to one token a video frame; `look_ahead_frames` of sound after the frame are heard."""
 
@@ -178,7 +192,8 @@ UNDISTILLED = SamplingConfig(lr_steps=30, refiner_steps=20, audio_guidance=6.5, 
 class Preset:
     """Everything that one tier needs. Sizes are (height, width) of the picture in pixels.
 
-    Without an `animator` both models start from the reference as it is.
+    Without an `animator` both models start from the reference as it is. With a `tiny_decoder` that one makes the frames
+    and not the VAE.
     """
 
     name: str
@@ -191,6 +206,7 @@ class Preset:
     pose: PoseConfig = field(default_factory=PoseConfig)
     animator: AnimatorConfig | None = field(default_factory=AnimatorConfig)
     refiner: RefinerConfig = field(default_factory=RefinerConfig)
+    tiny_decoder: TinyDecoderConfig | None = None
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     chunk_latents: int = 3
     motion_latents: int = 1
@@ -203,6 +219,8 @@ class Preset:
                 raise ValueError(f"HR must be twice LR and LR a multiple of 16, got {self.lr_size}, {self.hr_size}")
         if not 1 <= self.chunk_latents <= 6:
             raise ValueError(f"chunk_latents must be within 1 … 6, got {self.chunk_latents}")
+        if self.tiny_decoder is not None and self.tiny_decoder.latent_channels != self.vae.latent_channels:
+            raise ValueError(f"tiny_decoder must take latents of {self.vae.latent_channels} channels")
         if self.lr_a2v.audio_width != self.audio.width or self.lr_a2v.text_width != self.text.width:
             raise ValueError("lr_a2v.audio_width and text_width must equal the encoders' widths")
         if self.animator is not None:

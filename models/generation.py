@@ -23,6 +23,7 @@ from models.pose import KeypointNet, PoseEstimator, pose_tokens
 from models.refiner import PGRefiner, upsample_latents
 from models.sampling import Denoiser, euler, guided
 from models.state import ChunkState, join
+from models.tiny_decoder import TinyDecoder
 from models.vae import CausalVAE
 
 FRAMES_PER_LATENT = 4
@@ -44,7 +45,9 @@ class ChunkModels:
             self.lr_a2v = LRA2V(preset.lr_a2v)
             self.refiner = PGRefiner(preset.refiner)
             self.pose = KeypointNet(preset.pose)
+            self.tiny_decoder = None if preset.tiny_decoder is None else TinyDecoder(preset.tiny_decoder)
             self.animator = None if preset.animator is None else Animator(preset.animator)
+        self.frame_decoder = self.vae if self.tiny_decoder is None else self.tiny_decoder
         self.graphs: CudaGraphs | None = None
         self.keeps_prefix = True  # where prefix_causal allows it
         self.pose_estimator: PoseEstimator = self.pose

@@ -113,8 +113,8 @@ class AvatarPipeline(ChunkModels):
         picture = reference.to(self.device)[None, None]
         small = F.interpolate(picture[:, 0], size=self.preset.lr_size, mode="area")[:, None]
         lr_reference, hr_reference = self.vae.encode(small), self.vae.encode(picture)
-        lr_frames, lr_cache = self.vae.decode_chunk(lr_reference, None)
-        _, hr_cache = self.vae.decode_chunk(hr_reference, None)
+        lr_frames, lr_cache = self.frame_decoder.decode_chunk(lr_reference, None)
+        _, hr_cache = self.frame_decoder.decode_chunk(hr_reference, None)
         keypoints = self.pose_estimator(lr_frames[0].clamp(0, 1))[0]
         keypoints[BACKGROUND] = background_points(picture[0, 0], keypoints[:PERSON_POINTS])
         silence = torch.zeros((self._token_context + self.delay_frames) * SAMPLES_PER_FRAME, device=self.device)
@@ -280,7 +280,7 @@ class AvatarPipeline(ChunkModels):
         with self.timed(states, "lr_decode"), self.fast():
             is_half_rate = sampling.is_half_rate and not sampling.is_refined  # keypoints are read off every frame
             lr_cache = join_caches([state.lr_cache for state in states])
-            lr_frames, lr_cache = self.call(self.vae.decode_chunk, lr_latents, lr_cache, is_half_rate)
+            lr_frames, lr_cache = self.call(self.frame_decoder.decode_chunk, lr_latents, lr_cache, is_half_rate)
             lr_frames = lr_frames.float().clamp_(0, 1)
         keypoints = None
         if sampling.is_refined:
@@ -318,7 +318,7 @@ class AvatarPipeline(ChunkModels):
         hr_latents = self.refine(draft.lr_latents, draft.keypoints, states, sampling)
         with self.timed(states, "decode"), self.fast():
             hr_cache = join_caches([state.hr_cache for state in states])
-            frames, hr_cache = self.call(self.vae.decode_chunk, hr_latents, hr_cache, sampling.is_half_rate)
+            frames, hr_cache = self.call(self.frame_decoder.decode_chunk, hr_latents, hr_cache, sampling.is_half_rate)
             frames = frames.float().clamp_(0, 1)
         after = [
             replace(

@@ -11,6 +11,7 @@ from models.configs import (
     RefinerConfig,
     SamplingConfig,
     TextEncoderConfig,
+    TinyDecoderConfig,
     TransformerConfig,
     VAEConfig,
 )
@@ -46,9 +47,7 @@ def paper_720p() -> Preset:
         audio=AudioEncoderConfig(width=768),
         text=TextEncoderConfig(max_bytes=512, tokens=512, width=4096),
         lr_a2v=LRA2VConfig(
-            transformer=TransformerConfig(
-                width=1536, layers=30, heads=12, mlp_ratio=8960 / 1536, prefix_causal=True
-            ),
+            transformer=TransformerConfig(width=1536, layers=30, heads=12, mlp_ratio=8960 / 1536, prefix_causal=True),
             audio_width=768,
             text_width=4096,
             motion_dim=0,
@@ -58,6 +57,7 @@ def paper_720p() -> Preset:
         refiner=RefinerConfig(
             transformer=TransformerConfig(width=1792, layers=28, heads=28, prefix_causal=True), prediction="velocity"
         ),
+        tiny_decoder=TinyDecoderConfig(),
         sampling=SamplingConfig(lr_steps=4),
         motion_latents=2,
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from models.checkpoints import COMPONENTS, shipped_weights, write_config
+from models.checkpoints import components, shipped_weights, write_config
 from models.pipeline import AvatarPipeline
 from models.presets import preset
 
@@ -37,7 +37,7 @@ def main() -> None:
     arguments = parser.parse_args()
     out = arguments.out or shipped_weights(arguments.preset)
     write_config(out, preset(arguments.preset))
-    for component in COMPONENTS:
+    for component in components(preset(arguments.preset)):
         shutil.copy(arguments.weights / f"{component}.safetensors", out / f"{component}.safetensors")
     export_gallery(arguments.data, yaml.safe_load(GALLERY.read_text()), out / "gallery")
     AvatarPipeline.load(arguments.preset, out)

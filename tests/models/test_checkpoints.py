@@ -13,7 +13,7 @@ from models.presets import preset, tiny
 @pytest.fixture
 def folder(tmp_path, pipeline):
     checkpoints.write_config(tmp_path, tiny())
-    for component in checkpoints.COMPONENTS:
+    for component in checkpoints.components(tiny()):
         checkpoints.save_component(tmp_path, component, getattr(pipeline, component))
     return tmp_path
 
@@ -91,6 +91,11 @@ def test_large_transformers_read_nothing_on_the_host():
         window = torch.empty(1, 16, 6, 2 * h, 2 * w, device="meta")
         tokens = torch.empty(1, 6, h * w, 512, device="meta")
         assert pipeline.refiner(window, t, 3, window, tokens).shape == (1, 16, 3, 2 * h, 2 * w)
+        small = torch.empty(1, 16, 6, h, w, device="meta")
+        kept = pipeline.lr_a2v.encode_prefix(small[:, :, :3], text, audio[:, :, :3])
+        assert pipeline.lr_a2v(small, t, 3, text, audio, prefix_kv=kept).shape == (1, 16, 3, h, w)
+        frames, _ = pipeline.frame_decoder.decode_chunk(torch.empty(1, 16, 3, 2 * h, 2 * w, device="meta"), None)
+        assert frames.shape == (1, 9, 3, 704, 1280)
     assert counter.get_total_flops() > 1e14
 
 

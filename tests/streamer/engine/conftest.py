@@ -24,6 +24,6 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("weights")
     pipeline = AvatarPipeline(preset("tiny"))
     checkpoints.write_config(folder, pipeline.preset)
-    for component in checkpoints.COMPONENTS:
+    for component in checkpoints.components(pipeline.preset):
         checkpoints.save_component(folder, component, getattr(pipeline, component))
     return folder
