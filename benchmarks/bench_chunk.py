@@ -1,7 +1,7 @@
 """Time whole chunks of a preset, by stage: sound in, I420 planes out.
 
     python -m benchmarks.bench_chunk [--preset P] [--device D] [--n N] [--m M] [--steps S] [--refiner 1.3b|2b]
-                                     [--precision fp32|bf16] [--chunks C] [--no-plain] [--out NAME]
+                                     [--precision fp32|bf16] [--graphs] [--fp8] [--chunks C] [--no-plain] [--out NAME]
 
 On a CUDA device the default is `paper-720p`, on a CPU `tiny`. Weights are the shipped ones of that preset where
 there are any and no shape is changed, else random: times do not depend on them. `--refiner` gives the refiner another
@@ -9,11 +9,15 @@ shape (1.3b: 30 layers of 12 x 128; 2b: 28 layers of 28 x 64).
 
 Of a chunk are reported: milliseconds by stage, the real-time factor (compute for a second of video), the latency of a
 stream's first chunk, set-up of a stream, peak memory, and for the models FLOP and what they would take at the rate of
-a large matrix product. The same chunk then runs in plain PyTorch in the same process (KERNELS_BACKEND=torch: its fused
-attention, no kernels of ours) unless `--no-plain`; the ratio of the two is the last line.
+a large matrix product. Stages wait for the device before their time is taken. "Overlapped" is the time between chunks
+when the LR half of each is made beside the HR half of the one before (`models.overlap`).
 
-Stages wait for the device before their time is taken, so they do not overlap here. `--out NAME` writes NAME.json to
-`--folder`, by default benchmarks/results.
+`--graphs` replays the models from CUDA graphs, `--fp8` multiplies in 8 bits in the blocks of both transformers.
+
+The same chunk then runs in plain PyTorch in the same process (KERNELS_BACKEND=torch: its fused attention, no kernels of
+ours, no graphs, no kept prefix, no fp8) unless `--no-plain`; the ratio of the two is the last line.
+
+`--out NAME` writes NAME.json to `--folder`, by default benchmarks/results.
 """
 
 from __future__ import annotations
@@ -22,9 +26,10 @@ import argparse
 import os
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +51,9 @@ from benchmarks.timing import (
 from kernels.rgb_to_i420 import rgb_to_i420
 from models import checkpoints
 from models.configs import Preset, TransformerConfig
+from models.fp8 import use_fp8
+from models.graphs import CudaGraphs
+from models.overlap import overlapped
 from models.pipeline import AvatarPipeline
 from models.presets import PRESETS, preset
 from models.state import ChunkState
@@ -56,7 +64,7 @@ REFINER_SHAPES = {
     "1.3b": TransformerConfig(width=1536, layers=30, heads=12, mlp_ratio=8960 / 1536),
     "2b": TransformerConfig(width=1792, layers=28, heads=28, mlp_ratio=4.0),
 }
-COUNTED = {  # module whose FLOP are counted: the stages that it is
+COUNTED = {  # model whose FLOP are counted: the stages that it is
     "LRA2V": ("lr_a2v",),
     "PGRefiner": ("refiner",),
     "Decoder": ("lr_decode", "decode"),
@@ -96,8 +104,10 @@ def chosen_preset(arguments: argparse.Namespace) -> Preset:
     return config
 
 
-def make_pipeline(config: Preset, device: torch.device, precision: str) -> AvatarPipeline:
-    """With shipped weights if the preset is as shipped, else with random ones; transformers in bf16 if asked for."""
+def make_pipeline(
+    config: Preset, device: torch.device, precision: str, has_graphs: bool = False, is_fp8: bool = False
+) -> AvatarPipeline:
+    """With shipped weights if the preset is as shipped, else with random ones; transformers in bf16 or fp8 if asked."""
     is_bf16 = precision == "bf16"
     has_weights = (checkpoints.shipped_weights(config.name) / "config.json").exists()
     if has_weights and config.refiner == preset(config.name).refiner:
@@ -107,8 +117,14 @@ def make_pipeline(config: Preset, device: torch.device, precision: str) -> Avata
         torch.manual_seed(0)
         pipeline = AvatarPipeline(config, device, is_bf16)
     if is_bf16:  # autocast would make bf16 of the weights in every call
-        for module in (pipeline.lr_a2v, pipeline.refiner):
-            module.to(torch.bfloat16)
+        for module in (pipeline.lr_a2v, pipeline.refiner, pipeline.tiny_decoder):
+            if module is not None:
+                module.to(torch.bfloat16)
+    if is_fp8:
+        count = sum(use_fp8(module) for module in (pipeline.lr_a2v, pipeline.refiner))
+        print(f"{count} linear layers in fp8")
+    if has_graphs:
+        pipeline.graphs = CudaGraphs()
     return pipeline
 
 
@@ -153,31 +169,72 @@ def time_stream(pipeline: AvatarPipeline, chunks: int) -> ChunkTimes:
     )
 
 
+def time_overlapped(pipeline: AvatarPipeline, chunks: int) -> float:
+    """Milliseconds between two chunks' frames where `overlapped` makes the stream; median after the first two."""
+    generator = torch.Generator().manual_seed(0)
+    n = pipeline.preset.chunk_latents
+    sound = [0.1 * torch.randn(n * LATENT_SAMPLES, generator=generator) for _ in range(chunks)]
+    state = pipeline.start(torch.rand(3, *pipeline.preset.hr_size, generator=generator))
+    ready = []
+    for frames, _ in overlapped(pipeline, sound, state):
+        rgb_to_i420(frames)
+        synchronize(pipeline.device)
+        ready.append(time.perf_counter())
+    return 1e3 * statistics.median(late - early for early, late in pairwise(ready[1:]))
+
+
 @contextmanager
-def plain_pytorch() -> Iterator[None]:
-    """Without kernels of ours, wherever the caller names no backend."""
+def plain_pytorch(pipeline: AvatarPipeline) -> Iterator[None]:
+    """Without graphs and a kept prefix, and without kernels of ours wherever the caller names no backend."""
+    graphs, keeps_prefix = pipeline.graphs, pipeline.keeps_prefix
+    pipeline.graphs, pipeline.keeps_prefix = None, False
     before = os.environ.get("KERNELS_BACKEND")
     os.environ["KERNELS_BACKEND"] = "torch"
     try:
         yield
     finally:
+        pipeline.graphs, pipeline.keeps_prefix = graphs, keeps_prefix
         if before is None:
             del os.environ["KERNELS_BACKEND"]
         else:
             os.environ["KERNELS_BACKEND"] = before
 
 
+def flop_counter() -> FlopCounterMode:
+    """One that knows the products of `models.fp8`, too."""
+
+    def product(left: torch.Size, right: torch.Size, *_: Any, **__: Any) -> int:
+        return 2 * left[0] * left[1] * right[1]
+
+    return FlopCounterMode(display=False, custom_mapping={torch.ops.aten._scaled_mm_v2: product})
+
+
 def count_flop(pipeline: AvatarPipeline) -> dict[str, int]:
     """FLOP of a steady chunk by model: matrix products, convolutions and attention. Runs three chunks."""
     samples = torch.zeros(pipeline.preset.chunk_latents * LATENT_SAMPLES)
-    with torch.inference_mode(), plain_pytorch():
+    counts = dict.fromkeys(COUNTED, 0)
+
+    def counted(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        model = type(getattr(function, "__self__", function)).__name__
+        name = "Decoder" if getattr(function, "__name__", "") == "decode_chunk" else model
+        with flop_counter() as counter:
+            result = function(*arguments, **named)
+        counts[name] = counts.get(name, 0) + counter.get_total_flops()
+        return result
+
+    keeps_prefix = pipeline.keeps_prefix
+    with torch.inference_mode(), plain_pytorch(pipeline):
+        pipeline.keeps_prefix = keeps_prefix
         state = pipeline.start(torch.zeros(3, *pipeline.preset.hr_size))
         for _ in range(2):
             state, _ = run_chunk(pipeline, samples, state)
-        with FlopCounterMode(display=False) as counter:
-            run_chunk(pipeline, samples, state)
-    counts = {name: sum(by_op.values()) for name, by_op in counter.get_flop_counts().items()}
-    return {name: counts.get(name, 0) for name in COUNTED} | {"all": counts["Global"]}
+        pipeline.call = counted  # type: ignore[method-assign]
+        try:
+            with flop_counter() as counter:
+                run_chunk(pipeline, samples, state)
+        finally:
+            del pipeline.call
+    return {name: counts[name] for name in COUNTED} | {"all": counter.get_total_flops()}
 
 
 def print_times(times: ChunkTimes, floors_ms: dict[str, float]) -> None:
@@ -205,13 +262,17 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, help="LR steps (default: the preset's)")
     parser.add_argument("--refiner", choices=list(REFINER_SHAPES), help="another shape of the refiner")
     parser.add_argument("--precision", choices=("fp32", "bf16"), help="default: bf16 on CUDA, fp32 on a CPU")
-    parser.add_argument("--chunks", type=int, default=8, help="of a stream, at least 3 (default: 8)")
+    parser.add_argument("--graphs", action="store_true", help="replay the models from CUDA graphs")
+    parser.add_argument("--fp8", action="store_true", help="the blocks' products in fp8")
+    parser.add_argument("--chunks", type=int, default=8, help="of a stream, at least 4 (default: 8)")
     parser.add_argument("--no-plain", action="store_true", help="leave plain PyTorch out")
     parser.add_argument("--out", metavar="NAME", help="name of the JSON file")
     parser.add_argument("--folder", type=Path, default=RESULTS, help="where it goes")
     arguments = parser.parse_args(argv)
-    if arguments.chunks < 3 or (arguments.m is not None and arguments.m < 1):
-        parser.error("there must be at least 3 chunks and 1 motion latent")
+    if arguments.graphs and torch.device(arguments.device).type != "cuda":
+        parser.error("--graphs needs a CUDA device")
+    if arguments.chunks < 4 or (arguments.m is not None and arguments.m < 1):
+        parser.error("there must be at least 4 chunks and 1 motion latent")
     return arguments
 
 
@@ -223,17 +284,20 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     config = chosen_preset(arguments)
     machine = describe_machine(device)
     print_machine(machine, precision)
-    pipeline = make_pipeline(config, device, precision)
+    pipeline = make_pipeline(config, device, precision, arguments.graphs, arguments.fp8)
     ceilings = measure_ceilings(device, DTYPES[precision], 0.2, is_toy=config.name == "tiny")
 
     cold = time_stream(pipeline, 3)  # kernels are compiled, and PyTorch chooses its own
     ours = time_stream(pipeline, arguments.chunks)
+    overlapped_ms = time_overlapped(pipeline, arguments.chunks)
     flop = count_flop(pipeline)
     floors_ms = {model: count / ceilings.matmul_gflop_per_s / 1e6 for model, count in flop.items()}
     settings = f"n {config.chunk_latents}, m {config.motion_latents}, {config.sampling.lr_steps} LR steps"
     shape = config.refiner.transformer
     print(f"{config.name}, {settings}, refiner {shape.layers} x {shape.heads} x {shape.head_dim}, {precision}")
     print_times(ours, floors_ms)
+    overlapped_rtf = overlapped_ms / 1e3 / (config.chunk_latents * LATENT_S)
+    print(f"  {'overlapped':<12} {overlapped_ms:>10.3f} ms  rtf {overlapped_rtf:.3f}")
     print(f"  first stream of the process: set-up {cold.setup_ms:.0f} ms, first chunk {cold.first_chunk_ms:.0f} ms")
     result: dict[str, Any] = {
         "machine": machine,
@@ -241,14 +305,20 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         "settings": {"n": config.chunk_latents, "m": config.motion_latents, "lr_steps": config.sampling.lr_steps},
         "refiner": asdict(shape),
         "precision": precision,
+        "has_graphs": arguments.graphs,
+        "is_fp8": arguments.fp8,
         "ceilings": ceilings,
         "cold": cold,
         "ours": ours,
+        "overlapped": {"chunk_ms": overlapped_ms, "rtf": overlapped_rtf},
         "flop": flop,
         "floor_ms": floors_ms,
     }
     if not arguments.no_plain:
-        with plain_pytorch():
+        if arguments.fp8:
+            del pipeline
+            pipeline = make_pipeline(config, device, precision)
+        with plain_pytorch(pipeline):
             time_stream(pipeline, 3)
             plain = time_stream(pipeline, arguments.chunks)
         print("plain PyTorch:")

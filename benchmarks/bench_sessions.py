@@ -1,6 +1,6 @@
 """How many sessions at 25 fps a device can hold, one after the other and in batches.
 
-    python -m benchmarks.bench_sessions [--preset P] [--device D] [--n N] [--precision fp32|bf16]
+    python -m benchmarks.bench_sessions [--preset P] [--device D] [--n N] [--precision fp32|bf16] [--graphs]
                                         [--largest B] [--seconds S] [--out NAME]
 
 On a CUDA device the default is `presenter-512`, on a CPU `tiny`. Weights are random: times do not depend on them.
@@ -109,6 +109,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", default="cuda" if has_cuda else "cpu")
     parser.add_argument("--n", type=int, help="new latents a chunk, 1-6 (default: the preset's)")
     parser.add_argument("--precision", choices=("fp32", "bf16"), help="default: bf16 on CUDA, fp32 on a CPU")
+    parser.add_argument("--graphs", action="store_true", help="replay the models from CUDA graphs")
     parser.add_argument("--largest", type=int, default=128 if has_cuda else 2, help="largest batch that is tried")
     parser.add_argument("--seconds", type=float, default=1.0, help="time spent on each batch size")
     parser.add_argument("--chunks", type=int, default=6, help="of the stream that runs in turn, at least 3")
@@ -125,7 +126,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     config = chosen_preset(arguments)
     machine = describe_machine(device)
     print_machine(machine, precision)
-    pipeline = make_pipeline(config, device, precision)
+    pipeline = make_pipeline(config, device, precision, arguments.graphs)
     duration_ms = config.chunk_latents * LATENT_S * 1e3
     print(f"{config.name}, a chunk of {duration_ms:.0f} ms")
     time_stream(pipeline, 3)  # kernels are compiled
@@ -140,6 +141,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         "machine": machine,
         "preset": config.name,
         "precision": precision,
+        "has_graphs": arguments.graphs,
         "chunk_ms": duration_ms,
         "in_turn": in_turn,
         "batches": rows,

@@ -60,10 +60,10 @@ if [[ $device == cuda ]]; then
         export KERNELS_BACKEND=torch
         say "the portable attention kernel failed its test: PyTorch is measured instead of the kernels"
     fi
-    two=(--refiner 2b) one=(--refiner 1.3b)
+    two=(--refiner 2b) one=(--refiner 1.3b) graphs=(--graphs)
     large=paper-720p small=(presenter-512 presenter-256) sizes=720p small_sizes=(512 256)
 else
-    two=(--chunks 3) one=(--chunks 3)
+    two=(--chunks 4) one=(--chunks 4) graphs=()
     large=tiny small=(tiny) sizes=toy small_sizes=()
 fi
 
@@ -72,10 +72,12 @@ run kernels-$sizes 170 benchmarks.bench_kernels --sizes $sizes --seconds 0.1
 run chunk-$large-1.3b-4-steps 90 benchmarks.bench_chunk --preset $large "${one[@]}" --steps 4
 run chunk-$large-2b-2-steps 60 benchmarks.bench_chunk --preset $large "${two[@]}" --steps 2 --no-plain
 run chunk-$large-1.3b-2-steps 60 benchmarks.bench_chunk --preset $large "${one[@]}" --steps 2 --no-plain
+run chunk-$large-2b-4-steps-fp8 60 benchmarks.bench_chunk --preset $large "${two[@]}" --steps 4 --fp8 --no-plain
 for name in "${small[@]}"; do
-    run "sessions-$name" 60 benchmarks.bench_sessions --preset "$name" --seconds 0.5
-    run "chunk-$name" 45 benchmarks.bench_chunk --preset "$name"
+    run "sessions-$name" 60 benchmarks.bench_sessions --preset "$name" --seconds 0.5 "${graphs[@]}"
+    run "chunk-$name" 45 benchmarks.bench_chunk --preset "$name" "${graphs[@]}"
 done
+run chunk-$large-2b-4-steps-graphs 60 benchmarks.bench_chunk --preset $large "${two[@]}" --steps 4 "${graphs[@]}" --no-plain
 for size in "${small_sizes[@]}"; do
     run "kernels-$size" 60 benchmarks.bench_kernels --sizes "$size" --seconds 0.05
 done

@@ -90,7 +90,7 @@ class TrueLatents:
     position: int = 0
 
     def __call__(
-        self, window: Tensor, timesteps: Tensor, new: int, *conditions: Tensor | None, base: Tensor | None = None
+        self, window: Tensor, timesteps: Tensor, new: int, *conditions: Tensor | None, **more: object
     ) -> Tensor:
         """Same arguments as `LRA2V.forward`; returns [1, C, new, h, w] whatever they are."""
         return self.latents[:, :, self.position : self.position + new]

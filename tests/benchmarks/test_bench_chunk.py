@@ -1,10 +1,13 @@
 import json
 import os
+from dataclasses import replace
 
 import pytest
 import torch
 
 from benchmarks import bench_chunk, bench_sessions
+from models.fp8 import FP8Linear
+from models.graphs import CudaGraphs
 from models.pipeline import AvatarPipeline
 from models.presets import preset
 
@@ -12,7 +15,7 @@ CPU = ["--preset", "tiny", "--device", "cpu"]
 
 
 def test_chunk_is_timed_by_stage_beside_plain_pytorch(tmp_path, capsys):
-    bench_chunk.main([*CPU, "--n", "1", "--chunks", "3", "--out", "chunk-1.3b", "--folder", str(tmp_path)])
+    bench_chunk.main([*CPU, "--n", "1", "--chunks", "4", "--out", "chunk-1.3b", "--folder", str(tmp_path)])
     written = json.loads((tmp_path / "chunk-1.3b.json").read_text())
     for times in (written["ours"], written["plain"]):
         assert {"audio", "lr_a2v", "lr_decode", "pose", "refiner", "decode", "i420"} <= set(times["stage_ms"])
@@ -20,6 +23,9 @@ def test_chunk_is_timed_by_stage_beside_plain_pytorch(tmp_path, capsys):
         assert times["rtf"] == pytest.approx(times["chunk_ms"] / 160)
         assert times["first_chunk_ms"] > 0 and times["setup_ms"] > 0 and times["peak_memory_mb"] > 0
     assert written["speedup"] == pytest.approx(written["plain"]["chunk_ms"] / written["ours"]["chunk_ms"])
+    assert (
+        written["overlapped"]["rtf"] == pytest.approx(written["overlapped"]["chunk_ms"] / 160) and not written["is_fp8"]
+    )
     assert written["settings"] == {"n": 1, "m": 1, "lr_steps": 1}
     assert "times as fast as plain PyTorch" in capsys.readouterr().out
 
@@ -31,7 +37,33 @@ def test_flop_are_counted_by_model():
     ]
     assert all(count > 0 for count in counts[0].values())
     assert counts[0]["all"] > counts[0]["LRA2V"] + counts[0]["PGRefiner"] + counts[0]["Decoder"]
+    assert set(counts[0]) == {"LRA2V", "PGRefiner", "Decoder", "all"}
     assert counts[1]["LRA2V"] == 2 * counts[0]["LRA2V"] and counts[1]["PGRefiner"] == counts[0]["PGRefiner"]
+
+
+def test_products_in_fp8_are_counted_like_others():
+    x, linear = torch.zeros(2, 3, 32), torch.nn.Linear(32, 48)
+    for layer in (linear, FP8Linear(linear)):
+        with torch.inference_mode(), bench_chunk.flop_counter() as counter:
+            layer(x)
+        assert counter.get_total_flops() == 2 * 6 * 32 * 48
+    shape, scale = (16, 32), torch.ones(1)
+    left, right = (torch.zeros(shape, dtype=torch.float8_e4m3fn) for _ in range(2))
+    with bench_chunk.flop_counter() as counter:  # what a GPU does
+        scaled = torch.nn.functional.ScalingType.TensorWise
+        torch.nn.functional.scaled_mm(left, right.t(), scale, scaled, scale, scaled, output_dtype=torch.bfloat16)
+    assert counter.get_total_flops() == 2 * 16 * 32 * 16
+
+
+def test_a_kept_prefix_is_counted_once():
+    config = bench_chunk.chosen_preset(bench_chunk.parse([*CPU, "--n", "2", "--steps", "4"]))
+    causal = replace(config.lr_a2v.transformer, prefix_causal=True)
+    pipeline = AvatarPipeline(replace(config, lr_a2v=replace(config.lr_a2v, transformer=causal)))
+    kept = bench_chunk.count_flop(pipeline)["LRA2V"]
+    pipeline.keeps_prefix = False
+    every_time = bench_chunk.count_flop(pipeline)["LRA2V"]
+    assert 0.5 < kept / every_time < 0.72  # latents gone over: 2 + 4 · 2 instead of 4 · 4
+    assert not pipeline.keeps_prefix and "call" not in vars(pipeline)
 
 
 @pytest.mark.parametrize(("name", "layers", "heads", "head_dim"), [("1.3b", 30, 12, 128), ("2b", 28, 28, 64)])
@@ -45,15 +77,19 @@ def test_the_refiner_can_have_another_shape(name, layers, heads, head_dim):
 
 def test_plain_pytorch_is_told_to_the_kernels_and_taken_back(monkeypatch):
     monkeypatch.delenv("KERNELS_BACKEND", raising=False)
-    with bench_chunk.plain_pytorch():
+    pipeline = AvatarPipeline(preset("tiny"))
+    pipeline.graphs = graphs = CudaGraphs()
+    with bench_chunk.plain_pytorch(pipeline):
         assert os.environ["KERNELS_BACKEND"] == "torch"
+        assert pipeline.graphs is None and not pipeline.keeps_prefix
     assert "KERNELS_BACKEND" not in os.environ
+    assert pipeline.graphs is graphs and pipeline.keeps_prefix
 
 
 def test_too_few_chunks_are_refused(capsys):
     with pytest.raises(SystemExit):
-        bench_chunk.parse([*CPU, "--chunks", "2"])
-    assert "at least 3 chunks" in capsys.readouterr().err
+        bench_chunk.parse([*CPU, "--chunks", "3"])
+    assert "at least 4 chunks" in capsys.readouterr().err
 
 
 def test_sessions_are_counted_in_turn_and_in_batches(tmp_path):
