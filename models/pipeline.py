@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kernels.rgb_to_i420 import rgb_to_i420
 from models import checkpoints
 from models.animator import with_planned_features
 from models.conditions import SAMPLE_RATE, SAMPLES_PER_FRAME, AudioState
@@ -330,6 +331,11 @@ class AvatarPipeline(ChunkModels):
             for row, (state, following) in enumerate(zip(states, draft.after, strict=True))
         ]
         return list(zip(frames, after, strict=True))
+
+    @staticmethod
+    def to_i420(frames: Tensor) -> Tensor:
+        """Frames [T, 3, H, W] in 0 … 1 → planes that encoders take, uint8 [T, H·3/2, W]; see `kernels.rgb_to_i420`."""
+        return rgb_to_i420(frames)
 
     def _hear(self, samples: Tensor, state: ChunkState) -> tuple[Tensor, AudioState]:
         """Audio tokens [context + 4n, D] up to the chunk's end, and what the encoder carries."""

@@ -45,6 +45,11 @@ class MarkStamp:
     Args:
         mark: how it looks.
         height, width: of the frames, pixels.
+
+    Attributes:
+        rows, columns: of a frame that it covers, h and w of them.
+        alpha: float32 [h, w, 1] in 0 … 1, how much of it is seen.
+        colour: float32 [h, w, 3] in 0 … 255, already multiplied by alpha.
     """
 
     def __init__(self, mark: Mark, height: int, width: int):
@@ -54,15 +59,15 @@ class MarkStamp:
         vertical, horizontal = mark.corner.split("-")
         top = margin if vertical == "top" else max(0, height - rows - margin)
         left = margin if horizontal == "left" else max(0, width - columns - margin)
-        self._area = (slice(None), slice(top, top + rows), slice(left, left + columns))
         rows, columns = min(rows, height - top), min(columns, width - left)
-        self._alpha = badge[:rows, :columns, 3:].astype(np.float32) / 255.0 * mark.opacity
-        self._colour = badge[:rows, :columns, :3].astype(np.float32) * self._alpha
+        self.rows, self.columns = slice(top, top + rows), slice(left, left + columns)
+        self.alpha = badge[:rows, :columns, 3:].astype(np.float32) / 255.0 * mark.opacity
+        self.colour = badge[:rows, :columns, :3].astype(np.float32) * self.alpha
 
     def apply(self, frames: np.ndarray) -> None:
         """Blends the mark into uint8 frames [T, H, W, 3], in place."""
-        area = frames[self._area]
-        frames[self._area] = (area * (1.0 - self._alpha) + self._colour + 0.5).astype(np.uint8)
+        area = frames[:, self.rows, self.columns]
+        area[:] = (area * (1.0 - self.alpha) + self.colour + 0.5).astype(np.uint8)
 
 
 def _draw_badge(mark: Mark, height: int, width: int) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -11,11 +12,13 @@ import numpy as np
 
 from streamer.engine.config import EngineConfig
 from streamer.engine.ladder import MADE_RUNGS, Rung
+from streamer.mark import MarkStamp
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from models.configs import SamplingConfig
+    from models.state import ChunkState
 
 
 Chunk = tuple[np.ndarray, Any, dict[str, float]]
@@ -23,7 +26,7 @@ LARGEST_BATCH = 16  # on a GPU; one core is as busy with one stream as with seve
 
 
 class Backend(Protocol):
-    """`AvatarPipeline` in numpy: sound in, uint8 pictures out. States are opaque but for `frame_index`."""
+    """`AvatarPipeline` in numpy: sound in, I420 planes out, marked. States are opaque but for `frame_index`."""
 
     @property
     def fps(self) -> int: ...
@@ -47,7 +50,11 @@ class Backend(Protocol):
         ...
 
     def step_batch(self, samples: Sequence[np.ndarray], states: Sequence[Any], rung: Rung) -> list[Chunk]:
-        """Of each stream pictures uint8 [4n, H, W, 3], writable, the next state, and its milliseconds by stage."""
+        """Of each stream planes uint8 [4n, H·3/2, W], the next state, and its milliseconds by stage."""
+        ...
+
+    def planes(self, reference: np.ndarray) -> np.ndarray:
+        """A reference picture as a frame, uint8 [H·3/2, W]."""
         ...
 
     def hold(self, samples: np.ndarray, state: Any) -> Any: ...
@@ -66,7 +73,7 @@ def make_backend(config: EngineConfig) -> Backend:
     if config.pipeline == "test-pattern":
         from streamer.engine.pattern import PatternBackend
 
-        return PatternBackend(config.pattern_size, config.pattern_step_ms)
+        return PatternBackend(config.pattern_size, config.pattern_step_ms, config.mark)
     return AvatarBackend(config)
 
 
@@ -85,6 +92,7 @@ class AvatarBackend:
             torch.set_num_threads(config.threads)
         self._torch = torch
         self._pipeline = AvatarPipeline.load(config.preset, config.weights, config.device)
+        self._stamp = None if config.mark is None else MarkStamp(config.mark, *self._pipeline.frame_size)
         own = self._pipeline.preset.sampling
         self._samplings: dict[Rung, SamplingConfig] = {rung: rung_sampling(own, rung) for rung in MADE_RUNGS}
 
@@ -118,11 +126,27 @@ class AvatarBackend:
         fresh = [dataclasses.replace(state, stage_ms={}) for state in states]
         sounds = [self._torch.tensor(sound) for sound in samples]
         made = self._pipeline.step_batch(sounds, fresh, self._samplings[rung])
-        return [(self._pictures(frames), state, state.stage_ms) for frames, state in made]
+        return [self._chunk(frames, state) for frames, state in made]
 
-    def _pictures(self, frames: Tensor) -> np.ndarray:
-        scaled = frames.to(self._torch.float32).mul(255.0).add_(0.5).to(self._torch.uint8)
-        return scaled.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    def planes(self, reference: np.ndarray) -> np.ndarray:
+        return self._planes(self._torch.tensor(reference, device=self._pipeline.device)[None])[0]
+
+    def _chunk(self, frames: Tensor, state: ChunkState) -> Chunk:
+        began_s = time.monotonic()
+        planes = self._planes(frames)
+        return planes, state, state.stage_ms | {"convert": (time.monotonic() - began_s) * 1e3}
+
+    def _planes(self, frames: Tensor) -> np.ndarray:
+        """Frames [T, 3, H, W] in 0 … 1 → uint8 [T, H·3/2, W]; on the device, which on a GPU halves what is copied."""
+        with self._torch.inference_mode():
+            if self._stamp is not None:
+                alpha, colour = (
+                    self._torch.from_numpy(layer).permute(2, 0, 1).to(frames)
+                    for layer in (self._stamp.alpha, self._stamp.colour / 255)
+                )
+                area = frames[:, :, self._stamp.rows, self._stamp.columns]
+                area.mul_(1 - alpha).add_(colour)
+            return self._pipeline.to_i420(frames).cpu().numpy()
 
     def hold(self, samples: np.ndarray, state: Any) -> Any:
         return self._pipeline.hold(self._torch.tensor(samples), state)

@@ -22,8 +22,10 @@ class I420Converter:
         self._reformatter = VideoReformatter()
         self._colorspace = Colorspace.ITU601 if height <= BT601_MAX_LINES else Colorspace.ITU709
 
-    def convert(self, pictures: np.ndarray, out: np.ndarray) -> None:
-        """Pictures uint8 [T, H, W, 3] into out uint8 [T, H·3/2, W]: the planes Y, U, V of every frame in order."""
+    def convert(self, pictures: np.ndarray) -> np.ndarray:
+        """Pictures uint8 [T, H, W, 3] → uint8 [T, H·3/2, W]: the planes Y, U, V of every frame in order."""
+        count, height, width = pictures.shape[:3]
+        out = np.empty((count, height * 3 // 2, width), np.uint8)
         for index, picture in enumerate(pictures):
             frame = av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(picture), "rgb24")
             planes = self._reformatter.reformat(
@@ -35,3 +37,4 @@ class I420Converter:
                 dst_color_range=ColorRange.MPEG,
             )
             out[index] = planes.to_ndarray()
+        return out

@@ -12,7 +12,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from streamer.engine.i420 import I420Converter
 from streamer.engine.ladder import Rung
+from streamer.mark import Mark, MarkStamp
 
 FRAME_SAMPLES = 640
 LOUD_RMS = 0.1
@@ -38,6 +40,7 @@ class PatternBackend:
     Args:
         frame_size: height and width, pixels.
         step_ms: a chunk takes so long on the full rung, and less on the others.
+        mark: that every frame of `step_batch` bears.
     """
 
     fps = 25
@@ -45,9 +48,13 @@ class PatternBackend:
     delay_frames = 2
     largest_batch = 1
 
-    def __init__(self, frame_size: tuple[int, int] = (256, 256), step_ms: float = 0.0) -> None:
+    def __init__(
+        self, frame_size: tuple[int, int] = (256, 256), step_ms: float = 0.0, mark: Mark | None = None
+    ) -> None:
         self.frame_size = frame_size
         self.step_ms = step_ms
+        self._stamp = None if mark is None else MarkStamp(mark, *frame_size)
+        self._converter = I420Converter(*frame_size)
 
     def start(
         self,
@@ -65,8 +72,22 @@ class PatternBackend:
     def step_batch(
         self, samples: Sequence[np.ndarray], states: Sequence[PatternState], rung: Rung
     ) -> list[tuple[np.ndarray, PatternState, dict[str, float]]]:
-        """`step` of each stream, one after the other."""
-        return [self.step(sound, state, rung) for sound, state in zip(samples, states, strict=True)]
+        """`step` of each stream, one after the other, in planes uint8 [4n, H·3/2, W]."""
+        chunks = []
+        for sound, state in zip(samples, states, strict=True):
+            pictures, after, stage_ms = self.step(sound, state, rung)
+            chunks.append((self._planes(pictures), after, stage_ms | {"convert": 0.0}))
+        return chunks
+
+    def planes(self, reference: np.ndarray) -> np.ndarray:
+        """A reference picture as a frame, uint8 [H·3/2, W]."""
+        picture = (reference.clip(0, 1) * 255 + 0.5).astype(np.uint8).transpose(1, 2, 0)
+        return self._planes(np.ascontiguousarray(picture)[None])[0]
+
+    def _planes(self, pictures: np.ndarray) -> np.ndarray:
+        if self._stamp is not None:
+            self._stamp.apply(pictures)
+        return self._converter.convert(pictures)
 
     def step(
         self, samples: np.ndarray, state: PatternState, rung: Rung = Rung.FULL

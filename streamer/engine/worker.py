@@ -36,10 +36,8 @@ from streamer.engine.channel import (
     Step,
 )
 from streamer.engine.config import FRAMES_PER_LATENT, EngineConfig, EngineFacts
-from streamer.engine.i420 import I420Converter
 from streamer.engine.ladder import CLIMB_ROOM, MADE_RUNGS, Due, Ladder, Rung, StreamRung
 from streamer.engine.shared_frames import SAMPLES_PER_LATENT, Ring, read_array
-from streamer.mark import MarkStamp
 
 WARM_LATENTS = 3
 WARM_LIMIT_S = 20.0  # a preset that is hopeless here must still start
@@ -159,8 +157,6 @@ class Worker:
         self._channel = channel
         self._backend = make_backend(config)
         height, width = self._backend.frame_size
-        self._stamp = MarkStamp(config.mark, height, width) if config.mark is not None else None
-        self._converter = I420Converter(height, width)
         self._streams: dict[int, WorkerStream] = {}
         rung_s = known.rung_s if known is not None else measure_rungs(self._warm_up())
         self._ladder = Ladder(rung_s)
@@ -186,12 +182,10 @@ class Worker:
         height, width = self._backend.frame_size
         state = self._backend.start(np.full((3, height, width), 0.5, np.float32), "", 0, WARM_LATENTS, 1.0, 0)
         samples = np.random.default_rng(0).normal(0, 0.1, WARM_LATENTS * SAMPLES_PER_LATENT).astype(np.float32)
-        out = np.empty((FRAMES_PER_LATENT * WARM_LATENTS, height * 3 // 2, width), np.uint8)
 
         def make(rung: Rung) -> None:
             nonlocal state
-            pictures, state, _ = self._backend.step_batch([samples], [state], rung)[0]
-            self._convert(pictures, out)
+            _, state, _ = self._backend.step_batch([samples], [state], rung)[0]
 
         return make
 
@@ -241,10 +235,8 @@ class Worker:
             self._channel.send(Opened(request.stream, f"the stream could not be opened: {error}"))
             return
         conditions = Conditions(request.prompt, request.motion_energy, reference)
-        picture = np.ascontiguousarray((reference.clip(0, 1) * 255 + 0.5).astype(np.uint8).transpose(1, 2, 0))
-        frame = np.empty((1, *ring.frames(0, 1).shape[1:]), np.uint8)
-        self._convert(picture[None], frame)
-        self._streams[request.stream] = WorkerStream(request, ring, Snapshot(state, conditions, frame[0]))
+        shown = Snapshot(state, conditions, self._backend.planes(reference))
+        self._streams[request.stream] = WorkerStream(request, ring, shown)
         self._channel.send(Opened(request.stream))
 
     def _waiting(self) -> list[WorkerStream]:
@@ -320,12 +312,10 @@ class Worker:
         return Snapshot(self._backend.hold(samples, state), job.conditions, last), {}
 
     def _shown(self, stream: WorkerStream, job: Job, chunk: Chunk) -> tuple[Snapshot, dict[str, float]]:
-        """A chunk's pictures, in its slot."""
-        pictures, state, stage_ms = chunk
-        convert_s, out = time.monotonic(), self._frames(stream, job)
-        self._convert(pictures, out)
-        convert_ms = (time.monotonic() - convert_s) * 1e3
-        return Snapshot(state, job.conditions, out[-1].copy()), stage_ms | {"convert": convert_ms}
+        """A chunk's frames, in its slot."""
+        planes, state, stage_ms = chunk
+        self._frames(stream, job)[:] = planes
+        return Snapshot(state, job.conditions, planes[-1].copy()), stage_ms
 
     @staticmethod
     def _frames(stream: WorkerStream, job: Job) -> np.ndarray:
@@ -341,11 +331,6 @@ class Worker:
         if prompt is not None or energy is not None:
             state = self._backend.set_prompt(state, prompt, energy)
         return state
-
-    def _convert(self, pictures: np.ndarray, out: np.ndarray) -> None:
-        if self._stamp is not None:
-            self._stamp.apply(pictures)
-        self._converter.convert(pictures, out)
 
 
 def measure_rungs(make: Callable[[Rung], object], clock: Callable[[], float] = time.monotonic) -> dict[Rung, float]:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from kernels.rgb_to_i420 import rgb_to_i420
 from models.configs import UNDISTILLED, SamplingConfig
 from models.pipeline import AvatarPipeline
 from models.presets import PRESETS, preset
 from streamer.engine import Engine, EngineConfig, Rung, StreamSpec
 from streamer.engine.backend import AvatarBackend, rung_sampling
-from streamer.engine.i420 import I420Converter
 from streamer.engine.ladder import MADE_RUNGS
+from streamer.mark import Mark
 
 SIZE = (96, 96)
 STAGES = {"audio", "lr_a2v", "lr_decode", "pose", "low_pass", "refiner", "decode", "convert"}
@@ -52,13 +54,11 @@ def test_frames_are_those_of_the_pipeline(config: EngineConfig, tiny_weights: Pa
     made = asyncio.run(main())
     pipeline = AvatarPipeline.load("tiny", tiny_weights)
     state = pipeline.start(torch.from_numpy(reference), "happy", 5, 2, 0.5)
-    expected = np.empty((8, 144, 96), np.uint8)
     for k, frames in enumerate(made):
         if k == 2:
             state = pipeline.set_prompt(state, "sad", 1.5)
         pictures, state = pipeline.step(torch.from_numpy(sound[5120 * k : 5120 * (k + 1)]), state)
-        I420Converter(*SIZE).convert((pictures * 255 + 0.5).to(torch.uint8).permute(0, 2, 3, 1).numpy(), expected)
-        assert np.abs(frames.astype(int) - expected).max() <= 2
+        assert np.abs(frames.astype(int) - rgb_to_i420(pictures).numpy()).max() <= 2
 
 
 @pytest.mark.parametrize("rung", [rung for rung in Rung if rung is not Rung.HOLD])
@@ -66,8 +66,8 @@ def test_every_rung_gives_frames_and_a_state_to_go_on_from(config: EngineConfig,
     backend = AvatarBackend(config)
     state = backend.start(np.full((3, *SIZE), 0.5, np.float32), "", 0, 2, 1.0, 8)
     for step in (Rung.FULL, rung, Rung.FULL):
-        pictures, state, stage_ms = backend.step_batch([np.zeros(5120, np.float32)], [state], step)[0]
-        assert pictures.shape == (8, *SIZE, 3) and pictures.dtype == np.uint8 and stage_ms["decode"] > 0
+        planes, state, stage_ms = backend.step_batch([np.zeros(5120, np.float32)], [state], step)[0]
+        assert planes.shape == (8, 144, 96) and planes.dtype == np.uint8 and set(stage_ms) >= {"decode", "convert"}
     assert state.frame_index == 8 - 2 + 24
 
 
@@ -87,17 +87,33 @@ def test_every_rung_of_a_shipped_preset_is_another_way_to_make_a_chunk() -> None
 
 
 def test_first_rung_shows_every_second_refined_frame_twice(config: EngineConfig) -> None:
-    sound = np.random.default_rng(0).normal(0, 0.1, 5120).astype(np.float32)
+    rng = np.random.default_rng(0)
+    sound, reference = rng.normal(0, 0.1, 5120).astype(np.float32), rng.random((3, *SIZE), np.float32)
 
     def make(rung: Rung) -> np.ndarray:
         backend = AvatarBackend(config)
-        state = backend.start(np.full((3, *SIZE), 0.5, np.float32), "", 0, 2, 1.0, 0)
+        state = backend.start(reference, "", 0, 2, 1.0, 0)
         return backend.step_batch([sound], [state], rung)[0][0].astype(int)
 
     full, half = make(Rung.FULL), make(Rung.HALF_RATE)
     assert np.array_equal(half[1::2], half[::2])
     assert np.abs(half[::2] - full[::2]).max() <= 1
     assert np.abs(full[1::2] - full[::2]).max() > 1
+
+
+def test_every_frame_bears_the_mark(config: EngineConfig) -> None:
+    sound, reference = np.zeros(2560, np.float32), np.ones((3, *SIZE), np.float32)
+    plain = AvatarBackend(config)
+    marked = AvatarBackend(replace(config, mark=Mark(opacity=1.0, size=0.2)))
+    assert plain.planes(reference)[:96].min() == 235
+    badge = marked.planes(reference)[:96] < 100
+    rows, columns = (np.flatnonzero(badge.any(axis=axis)) for axis in (1, 0))
+    assert rows.min() > 70 and columns.min() > 60 and badge.mean() > 0.005
+    state = plain.start(reference, "", 0, 1, 1.0, 0)
+    without, planes = (backend.step_batch([sound], [state], Rung.FULL)[0][0] for backend in (plain, marked))
+    for one, other in zip(planes[:, :96], without[:, :96], strict=True):
+        assert np.array_equal(one[:70], other[:70]) and (one[badge] < 100).all()
+    assert (reference == 1).all()
 
 
 def test_missing_weights_are_one_sentence(tmp_path: Path) -> None:

@@ -16,10 +16,7 @@ def expected(colour: tuple[int, int, int], weights: tuple[float, float]) -> np.n
 
 
 def convert(pictures: np.ndarray) -> np.ndarray:
-    count, height, width, _ = pictures.shape
-    out = np.zeros((count, height * 3 // 2, width), np.uint8)
-    I420Converter(height, width).convert(pictures, out)
-    return out
+    return I420Converter(*pictures.shape[1:3]).convert(pictures)
 
 
 @pytest.mark.parametrize("height, weights", [(64, BT601), (576, BT601), (592, BT709), (720, BT709)])

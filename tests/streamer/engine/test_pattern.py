@@ -3,6 +3,7 @@ import pytest
 
 from streamer.engine.ladder import Rung
 from streamer.engine.pattern import COUNTER_BITS, PatternBackend, draw_counter, read_counter
+from streamer.mark import Mark
 
 SIZE = (64, 96)
 FRAME = 640
@@ -62,6 +63,19 @@ def test_held_sound_does_not_come_late() -> None:
     assert state.frame_index == 2
     pictures, _, _ = pattern.step(sound[4 * FRAME :], state)
     assert is_white(pictures) == [True, False, False, False]
+
+
+def test_chunks_come_as_marked_planes() -> None:
+    plain, marked = PatternBackend((64, 64)), PatternBackend((64, 64), mark=Mark(opacity=1.0))
+    white, sound = np.ones((3, 64, 64), np.float32), np.full(4 * FRAME, 0.5, np.float32)
+    for backend, darkest in ((plain, 235), (marked, 100)):
+        chunks = backend.step_batch([sound] * 2, [backend.start(white)] * 2, Rung.FULL)
+        planes, state, stage_ms = chunks[1]
+        assert planes.shape == (4, 96, 64) and planes.dtype == np.uint8 and "convert" in stage_ms
+        assert state.frame_index == 2 and np.array_equal(planes, chunks[0][0])
+        assert backend.planes(white).shape == (96, 64)
+        assert backend.planes(white)[40:64, 32:].min() <= darkest and (backend.planes(white)[:32, :32] == 235).all()
+    assert plain.planes(white)[:64].min() == 235
 
 
 def test_new_reference_is_shown_next() -> None:
