@@ -8,7 +8,7 @@
 # left is skipped and named. Nothing is downloaded; weights are random or shipped.
 #
 # A kernel that fails its first test is not used for the rest: KERNELS_HOPPER=0 leaves the portable attention kernel,
-# KERNELS_BACKEND=torch none; the summary says so.
+# KERNELS_BACKEND=torch none; without a graph if those fail theirs. The summary says so.
 #
 # Environment: PYTHON (python3), SECONDS_IN_ALL (570), TILES=1 (compare tiles of the attention kernels as well: two
 # minutes more), DEVICE (cuda; cpu runs everything at toy size, to try this script).
@@ -61,6 +61,13 @@ if [[ $device == cuda ]]; then
         say "the portable attention kernel failed its test: PyTorch is measured instead of the kernels"
     fi
     two=(--refiner 2b) one=(--refiner 1.3b) graphs=(--graphs)
+    if ! check check-graphs 60 tests/models/test_graphs.py tests/models/test_overlap.py -k cuda; then
+        graphs=()
+        say "graphs or overlapping halves failed their tests on the device: the models are measured without graphs"
+    fi
+    if ! check check-fp8 40 tests/models/test_fp8.py; then
+        say "fp8 failed its tests: its figures mean nothing"
+    fi
     large=paper-720p small=(presenter-512 presenter-256) sizes=720p small_sizes=(512 256)
 else
     two=(--chunks 4) one=(--chunks 4) graphs=()

@@ -7,6 +7,9 @@ import torch
 
 from models.configs import SamplingConfig
 from models.graphs import CudaGraphs, capture_cuda
+from models.pipeline import AvatarPipeline
+from models.presets import tiny
+from tests.models.conftest import fill_zero_weights
 
 CHUNK = 4 * 640
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -111,29 +114,42 @@ def test_what_cannot_be_captured_is_called_with_one_warning(caplog):
     ]
 
 
+def chunks(pipeline: AvatarPipeline, reference, sound, sampling: SamplingConfig) -> list[torch.Tensor]:
+    """Four chunks of two streams together; the last of one alone."""
+    states, frames = [pipeline.start(reference, "happy", seed=1), pipeline.start(1 - reference, seed=2)], []
+    for k in range(4):
+        streams = slice(0, 1 if k == 3 else 2)
+        parts = [sound[k * CHUNK : (k + 1) * CHUNK]] * len(states[streams])
+        made = pipeline.step_batch(parts, states[streams], sampling)
+        states[streams] = [state for _, state in made]
+        frames += [chunk for chunk, _ in made]
+    return frames
+
+
 @pytest.mark.parametrize("is_refined", [True, False])
 def test_chunks_of_a_pipeline_come_out_as_without(pipeline, reference, sound, recorder, monkeypatch, is_refined):
     sampling = SamplingConfig(lr_steps=2, is_refined=is_refined)
-
-    def chunks() -> list[torch.Tensor]:
-        states = [pipeline.start(reference, "happy", seed=1), pipeline.start(1 - reference, seed=2)]
-        frames = []
-        for k in range(4):
-            streams = slice(0, 1 if k == 3 else 2)
-            parts = [sound[k * CHUNK : (k + 1) * CHUNK]] * len(states[streams])
-            made = pipeline.step_batch(parts, states[streams], sampling)
-            states[streams] = [state for _, state in made]
-            frames += [chunk for chunk, _ in made]
-        return frames
-
-    plain = chunks()
+    plain = chunks(pipeline, reference, sound, sampling)
     monkeypatch.setattr(pipeline, "graphs", CudaGraphs(recorder))
-    for one, other in zip(chunks(), plain, strict=True):
+    for one, other in zip(chunks(pipeline, reference, sound, sampling), plain, strict=True):
         assert (one - other).abs().max() < 1e-5
     assert recorder.captures < recorder.replays
     captures = recorder.captures
-    chunks()
+    chunks(pipeline, reference, sound, sampling)
     assert recorder.captures == captures  # the first chunk's and the steady one's serve every stream
+
+
+@needs_cuda
+def test_chunks_on_cuda_come_out_as_without(reference, sound, caplog):
+    torch.manual_seed(0)
+    pipeline, sampling = AvatarPipeline(tiny(), "cuda"), SamplingConfig(lr_steps=2)
+    for component in (pipeline.vae, pipeline.lr_a2v, pipeline.refiner):
+        fill_zero_weights(component)
+    plain = chunks(pipeline, reference, sound, sampling)
+    pipeline.graphs = CudaGraphs()
+    for one, other in zip(chunks(pipeline, reference, sound, sampling), plain, strict=True):
+        assert (one - other).abs().max() < 1e-3
+    assert not caplog.records  # everything was captured
 
 
 @needs_cuda

@@ -7,6 +7,9 @@ import torch
 
 from models.configs import SamplingConfig
 from models.overlap import overlapped
+from models.pipeline import AvatarPipeline
+from models.presets import tiny
+from tests.models.conftest import fill_zero_weights
 from tests.models.test_batch import SAMPLINGS, assert_same
 
 CHUNK = 4 * 640
@@ -69,3 +72,15 @@ def test_bad_sound_is_an_error_and_leaves_no_thread(pipeline, reference, sound):
     with pytest.raises(ValueError, match="samples"):
         list(overlapped(pipeline, [sound[:CHUNK], sound[:7]], pipeline.start(reference), SamplingConfig()))
     assert threading.active_count() == before
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_halves_on_two_cuda_streams_do_not_read_early(reference, sound):
+    torch.manual_seed(0)
+    pipeline = AvatarPipeline(tiny(), "cuda")
+    for component in (pipeline.vae, pipeline.lr_a2v, pipeline.refiner):
+        fill_zero_weights(component)
+    state, chunks = pipeline.start(reference, seed=1), [sound[k * CHUNK : (k + 1) * CHUNK] for k in range(12)]
+    for frames, after in overlapped(pipeline, list(chunks), state):
+        expected, state = pipeline.step(chunks.pop(0), state)
+        assert (frames - expected).abs().max() < 1e-3 and after.frame_index == state.frame_index
