@@ -35,7 +35,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.timing import (
     DTYPES,
@@ -51,6 +50,7 @@ from benchmarks.timing import (
 from kernels.rgb_to_i420 import rgb_to_i420
 from models import checkpoints
 from models.configs import Preset, TransformerConfig
+from models.flops import flop_counter
 from models.fp8 import use_fp8
 from models.graphs import CudaGraphs
 from models.overlap import overlapped
@@ -198,15 +198,6 @@ def plain_pytorch(pipeline: AvatarPipeline) -> Iterator[None]:
             del os.environ["KERNELS_BACKEND"]
         else:
             os.environ["KERNELS_BACKEND"] = before
-
-
-def flop_counter() -> FlopCounterMode:
-    """One that knows the products of `models.fp8`, too."""
-
-    def product(left: torch.Size, right: torch.Size, *_: Any, **__: Any) -> int:
-        return 2 * left[0] * left[1] * right[1]
-
-    return FlopCounterMode(display=False, custom_mapping={torch.ops.aten._scaled_mm_v2: product})
 
 
 def count_flop(pipeline: AvatarPipeline) -> dict[str, int]:

@@ -34,12 +34,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.bench_chunk import LATENT_S, LATENT_SAMPLES
 from benchmarks.timing import RESULTS, describe_machine, measure_ceilings, print_machine, time_call, write_results
 from kernels.rgb_to_i420 import rgb_to_i420
 from models import checkpoints
+from models.flops import flop_counter
 from models.pipeline import AvatarPipeline
 from models.presets import PRESETS, preset
 from models.state import ChunkState
@@ -133,7 +133,7 @@ def count_stage_flop(pipeline: AvatarPipeline, n: int) -> dict[str, int]:
 
     @contextmanager
     def counted(states: Sequence[ChunkState], stage: str) -> Iterator[None]:
-        with FlopCounterMode(display=False) as counter:
+        with flop_counter() as counter:
             yield
         counts[stage] = counts.get(stage, 0) + counter.get_total_flops()
 

@@ -14,9 +14,9 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from models.flops import count_flops
 from streamer.audio_in import SampleReader, SoundSource
 from streamer.errors import InputError
-from streamer.flops import count_flops
 from streamer.mark import MarkStamp
 from streamer.video_out import SOUND_RATE_HZ, VideoWriter
 

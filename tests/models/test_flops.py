@@ -4,7 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from streamer.flops import count_flops
+from models.flops import count_flops
+from models.fp8 import FP8Linear
 
 
 @pytest.mark.parametrize("guard", [torch.inference_mode, torch.no_grad])
@@ -28,3 +29,17 @@ def test_products_and_convolutions_are_counted(guard) -> None:
         torch.einsum("ij,jk->ik", torch.ones(3, 4), torch.ones(4, 5))
 
     assert count_flops(work) == 2 * (7 * 5 * 3 + 36 * 5 * 27 + 3 * 4 * 5)
+
+
+def test_products_in_fp8_are_counted_like_others() -> None:
+    x, linear = torch.zeros(2, 3, 32), torch.nn.Linear(32, 48)
+    with torch.inference_mode():
+        for layer in (linear, FP8Linear(linear)):
+            assert count_flops(lambda layer=layer: layer(x)) == 2 * 6 * 32 * 48
+    left, right = (torch.zeros((16, 32), dtype=torch.float8_e4m3fn) for _ in range(2))
+    scale, kind = torch.ones(1), F.ScalingType.TensorWise
+
+    def product() -> None:  # what a GPU does
+        F.scaled_mm(left, right.t(), scale, kind, scale, kind, output_dtype=torch.bfloat16)
+
+    assert count_flops(product) == 2 * 16 * 32 * 16
