@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import os
 import time
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 
 Chunk = tuple[np.ndarray, Any, dict[str, float]]
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 LARGEST_BATCH = 16  # on a GPU; one core is as busy with one stream as with several
 
 
@@ -84,6 +86,7 @@ class AvatarBackend:
         # Threads of libgomp that spin while they wait make a chunk take seconds instead of half a one as soon as
         # anything else wants the same cores. It reads this when it is loaded.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        _keep_freed_memory()
         import torch
 
         from models.pipeline import AvatarPipeline
@@ -156,6 +159,17 @@ class AvatarBackend:
 
     def set_reference(self, state: Any, reference: np.ndarray) -> Any:
         return self._pipeline.set_reference(state, self._torch.tensor(reference))
+
+
+def _keep_freed_memory() -> None:
+    """Tell glibc to keep what is freed: large blocks go back at once, and the next chunk faults in every page anew.
+
+    That is some 5 % of a chunk. Elsewhere than in glibc nothing changes.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # the largest that it takes
+        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def rung_sampling(own: SamplingConfig, rung: Rung) -> SamplingConfig:
