@@ -96,6 +96,11 @@ class AvatarBackend:
         self._torch = torch
         self._pipeline = AvatarPipeline.load(config.preset, config.weights, config.device)
         self._stamp = None if config.mark is None else MarkStamp(config.mark, *self._pipeline.frame_size)
+        if self._stamp is not None:
+            layers = (1 - self._stamp.alpha, self._stamp.colour / 255)
+            self._behind, self._colour = (
+                torch.from_numpy(layer).permute(2, 0, 1).to(self._pipeline.device) for layer in layers
+            )
         own = self._pipeline.preset.sampling
         self._samplings: dict[Rung, SamplingConfig] = {rung: rung_sampling(own, rung) for rung in MADE_RUNGS}
 
@@ -143,12 +148,8 @@ class AvatarBackend:
         """Frames [T, 3, H, W] in 0 … 1 → uint8 [T, H·3/2, W]; on the device, which on a GPU halves what is copied."""
         with self._torch.inference_mode():
             if self._stamp is not None:
-                alpha, colour = (
-                    self._torch.from_numpy(layer).permute(2, 0, 1).to(frames)
-                    for layer in (self._stamp.alpha, self._stamp.colour / 255)
-                )
                 area = frames[:, :, self._stamp.rows, self._stamp.columns]
-                area.mul_(1 - alpha).add_(colour)
+                area.mul_(self._behind).add_(self._colour)
             return self._pipeline.to_i420(frames).cpu().numpy()
 
     def hold(self, samples: np.ndarray, state: Any) -> Any:
