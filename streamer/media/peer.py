@@ -14,10 +14,10 @@ from aiortc.codecs import get_capabilities
 from aiortc.rtcrtptransceiver import RTCRtpTransceiver
 
 from streamer.errors import ProtocolError
-from streamer.media import patches
 from streamer.media.broadcast import Broadcast
 from streamer.media.microphone import Microphone
 from streamer.media.offers import ice_server_list, read_candidates, read_offer
+from streamer.media.patches.connection import PatchedConnection, apply
 from streamer.media.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ class Peer:
         connect_limit_s: float = CONNECT_LIMIT_S,
         silence_limit_s: float = SILENCE_LIMIT_S,
     ):
-        patches.apply()
+        apply()
         self._configuration = RTCConfiguration(iceServers=ice_server_list(ice_servers))
         self._broadcast = broadcast
         self._microphone = microphone
@@ -101,7 +101,7 @@ class Peer:
         self._on_message = on_message
         self._on_gone = on_gone
         self._watchdog = Watchdog(connect_limit_s, silence_limit_s)
-        self._connection: patches.PatchedConnection | None = None
+        self._connection: PatchedConnection | None = None
         self._channel: RTCDataChannel | None = None
         self._transceivers: dict[str, RTCRtpTransceiver] = {}
         self._offer = ""
@@ -204,14 +204,14 @@ class Peer:
     # --- setting up
 
     async def _negotiate(self, offer: str) -> str:
-        connection = self._connection = patches.PatchedConnection(self._configuration, self._watchdog.sign)
+        connection = self._connection = PatchedConnection(self._configuration, self._watchdog.sign)
         self._prepare(connection, offer)
         await connection.setRemoteDescription(RTCSessionDescription(offer, "offer"))
         self._listen()
         await connection.setLocalDescription()
         return connection.localDescription.sdp
 
-    def _prepare(self, connection: patches.PatchedConnection, offer: str) -> None:
+    def _prepare(self, connection: PatchedConnection, offer: str) -> None:
         """Our side of what the offer has: a transceiver a kind, with the codecs we send."""
         for kind in ("audio", "video"):
             if f"\nm={kind} " not in offer:

@@ -5,7 +5,8 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
-MODULES = sorted(f"streamer.media.{path.stem}" for path in (ROOT / "streamer/media").glob("[!_]*.py"))
+FILES = (ROOT / "streamer/media").rglob("[!_]*.py")
+MODULES = sorted(".".join(path.relative_to(ROOT).with_suffix("").parts) for path in FILES)
 
 
 def test_the_media_process_never_imports_torch() -> None:

@@ -1,13 +1,8 @@
-"""The version that the changes of aiortc are for, and what is changed of its connections.
-
-Held against aiortc's own behaviour: where that is as good one day, the change can go.
-"""
+"""What is changed of aioice, held against its own behaviour: where that is as good one day, the change can go."""
 
 from __future__ import annotations
 
 import asyncio
-import importlib.metadata
-import logging
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -15,47 +10,14 @@ from typing import Any
 import pytest
 from aioice import Candidate, stun
 from aioice import ice as aioice_ice
-from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription, rtp
-from aiortc.rtcrtpreceiver import RTCRtpReceiver
-from aiortc.rtcrtpsender import RTCRtpSender
 
-from streamer.errors import MissingExtraError
-from streamer.media import patches
-from streamer.media.patches import PacedSender, PatchedConnection, SteadyReceiver
-from tests.streamer.media.offers import CHROME
+from streamer.media.patches.ice import DATAGRAMS, harden_ice, query_consent
 from tests.streamer.media.simulated import SimulatedTime
-
-
-@pytest.fixture
-def unapplied():
-    patches.apply.cache_clear()
-    yield
-    patches.apply.cache_clear()
-
-
-def test_apply_is_idempotent(unapplied: None) -> None:
-    patches.apply()
-    patches.apply()
-
-
-@pytest.mark.parametrize("version", ["1.15.0", "1.17.0", "2.0.0", "unknown"])
-def test_another_aiortc_is_refused_in_a_sentence(
-    unapplied: None, monkeypatch: pytest.MonkeyPatch, version: str
-) -> None:
-    monkeypatch.setattr(importlib.metadata, "version", lambda name: version)
-    with pytest.raises(MissingExtraError, match=r"aiortc 1\.16.*pip install"):
-        patches.apply()
-
-
-def test_a_renamed_method_is_noticed(unapplied: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(RTCRtpSender, "_retransmit")
-    with pytest.raises(MissingExtraError, match="_retransmit"):
-        patches.apply()
 
 
 def hardened(on_activity: Callable[[], None] = lambda: None, **options: Any) -> aioice_ice.Connection:
     connection = aioice_ice.Connection(ice_controlling=False, **options)
-    patches.harden_ice(connection, on_activity)
+    harden_ice(connection, on_activity)
     return connection
 
 
@@ -66,7 +28,7 @@ def test_empty_and_too_many_datagrams_are_dropped() -> None:
         assert connection._queue.empty()
         for _ in range(5000):
             connection.data_received(b"x", 1)
-        assert connection._queue.qsize() == patches.DATAGRAMS
+        assert connection._queue.qsize() == DATAGRAMS
 
     asyncio.run(main())
 
@@ -150,7 +112,7 @@ def test_consent_is_asked_patiently_and_ends_after_30_s(answers: bool) -> None:
         time = SimulatedTime()
         connection, signs = Consenting(answers), []
         asking = asyncio.ensure_future(
-            patches.query_consent(connection, lambda: signs.append(1), now=time, sleep=time.sleep)  # type: ignore[arg-type]
+            query_consent(connection, lambda: signs.append(1), now=time, sleep=time.sleep)  # type: ignore[arg-type]
         )
         await time.advance(29.0)
         assert not asking.done() and connection.closed == 0
@@ -166,72 +128,6 @@ def test_consent_is_asked_patiently_and_ends_after_30_s(answers: bool) -> None:
 def test_consent_of_our_connections_is_the_patient_one() -> None:
     async def main() -> None:
         connection = hardened()
-        assert connection.query_consent.func is patches.query_consent  # type: ignore[attr-defined]
-
-    asyncio.run(main())
-
-
-def test_rtp_and_rtcp_are_signs_of_life() -> None:
-    async def main() -> None:
-        signs: list[int] = []
-        connection = PatchedConnection(RTCConfiguration(iceServers=[]), lambda: signs.append(1))
-        connection.addTransceiver("video", direction="sendonly")
-        transport: Any = connection.getTransceivers()[0].receiver.transport
-        await transport._handle_rtcp_data(bytes(rtp.RtcpRrPacket(ssrc=1, reports=[])))
-        await transport._handle_rtp_data(rtp.RtpPacket(99).serialize(), arrival_time_ms=0)
-        assert signs == [1, 1]
-        await connection.close()
-
-    asyncio.run(main())
-
-
-def test_data_is_a_sign_of_life_and_a_dead_transport_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.ERROR)
-
-    async def main() -> None:
-        signs: list[int] = []
-        connection = PatchedConnection(RTCConfiguration(iceServers=[]), lambda: signs.append(1))
-        connection.createDataChannel("events")
-        assert connection.sctp is not None
-        await connection.sctp._handle_data(b"anything")
-        assert signs == [1]
-        connection.sctp._remote_port = 5000
-        await connection.sctp._init()  # not connected: plain aiortc raises ConnectionError here
-        connection.sctp._t1_cancel()
-        await connection.close()
-
-    asyncio.run(main())
-    assert caplog.records == []
-
-
-@pytest.mark.parametrize(("patched", "is_clean"), [(True, True), (False, False)])
-def test_close_returns_when_nothing_runs_any_more(patched: bool, is_clean: bool) -> None:
-    async def main() -> None:
-        configuration = RTCConfiguration(iceServers=[])
-        connection = PatchedConnection(configuration) if patched else RTCPeerConnection(configuration)
-        await connection.setRemoteDescription(RTCSessionDescription(CHROME, "offer"))
-        await connection.setLocalDescription()
-        await asyncio.sleep(0)
-        await connection.close()
-        left = asyncio.all_tasks() - {asyncio.current_task()}
-        assert (not left) == is_clean
-        await asyncio.gather(*left, return_exceptions=True)
-
-    asyncio.run(main())
-
-
-def test_nothing_is_changed_for_others() -> None:
-    async def main() -> None:
-        patches.apply()
-        other = RTCPeerConnection(RTCConfiguration(iceServers=[]))
-        other.addTransceiver("audio")
-        (transceiver,) = other.getTransceivers()
-        assert type(transceiver.sender) is RTCRtpSender and type(transceiver.receiver) is RTCRtpReceiver
-        ours = PatchedConnection(RTCConfiguration(iceServers=[]))
-        ours.addTransceiver("audio")
-        (transceiver,) = ours.getTransceivers()
-        assert type(transceiver.sender) is PacedSender and type(transceiver.receiver) is SteadyReceiver
-        await other.close()
-        await ours.close()
+        assert connection.query_consent.func is query_consent  # type: ignore[attr-defined]
 
     asyncio.run(main())

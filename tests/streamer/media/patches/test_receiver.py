@@ -10,9 +10,14 @@ from aiortc import rtp
 from aiortc.rtcrtpparameters import RTCRtpReceiveParameters
 from aiortc.rtcrtpreceiver import RemoteStreamTrack, RTCRtpReceiver
 
-from streamer.media import patches
 from streamer.media.audio_encoder import OpusEncoder
-from streamer.media.patches import IncomingQueue, SteadyReceiver
+from streamer.media.patches.receiver import (
+    DECODER_PACKETS,
+    INCOMING_FRAMES,
+    MAX_INCOMING_STREAMS,
+    IncomingQueue,
+    SteadyReceiver,
+)
 from tests.streamer.media.simulated import SimulatedTime, settle
 from tests.streamer.media.transports import OPUS, RecordingTransport
 
@@ -89,7 +94,7 @@ def test_incoming_streams_are_bounded() -> None:
         await receiver.receive(RTCRtpReceiveParameters(codecs=[OPUS], muxId="0"))
         for ssrc in range(100):
             await receiver._handle_rtp_packet(rtp.RtpPacket(96, 0, 0, 0, ssrc, b""), arrival_time_ms=0)
-        assert len(receiver._RTCRtpReceiver__remote_streams) == patches.MAX_INCOMING_STREAMS
+        assert len(receiver._RTCRtpReceiver__remote_streams) == MAX_INCOMING_STREAMS
         await receiver.stop()
 
     asyncio.run(main())
@@ -102,7 +107,7 @@ def test_a_track_that_nobody_reads_does_not_grow() -> None:
         for number in range(1000):
             await track._queue.put(number)
         assert isinstance(track._queue, IncomingQueue)
-        assert track._queue.qsize() == patches.INCOMING_FRAMES and track._queue.dropped == 950
+        assert track._queue.qsize() == INCOMING_FRAMES and track._queue.dropped == 950
         assert await track.recv() == 950  # the oldest went
 
     asyncio.run(main())
@@ -115,6 +120,6 @@ def test_a_decoder_that_hangs_loses_packets_instead_of_storing_them() -> None:
         receiver._RTCRtpReceiver__codecs = {96: OPUS}
         for number in range(1000):
             await receiver._handle_rtp_packet(rtp.RtpPacket(96, 0, number, 960 * number, 5, b"x"), arrival_time_ms=0)
-        assert receiver._RTCRtpReceiver__decoder_queue.qsize() == patches.DECODER_PACKETS
+        assert receiver._RTCRtpReceiver__decoder_queue.qsize() == DECODER_PACKETS
 
     asyncio.run(main())

@@ -15,7 +15,7 @@ from aiortc import rtp
 from aiortc.rtcrtpparameters import RTCRtcpParameters, RTCRtpSendParameters
 from aiortc.rtcrtpsender import RTCRtpSender
 
-from streamer.media.patches import PacedSender
+from streamer.media.patches.sender import PacedSender
 from streamer.media.tracks import PacketTrack
 from tests.streamer.media.simulated import SimulatedClock, SimulatedTime, settle
 from tests.streamer.media.transports import H264, RecordingTransport
