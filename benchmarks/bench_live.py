@@ -15,7 +15,7 @@ after `--`:
     python -m benchmarks.bench_live mic --beeps 60 -- --threads 1
 
 Every command prints a table and, with `--out NAME`, writes benchmarks/results/NAME.json with the machine, its load,
-and all single figures. Flashes and beeps are timed in the page, by its own clock: tests/browser/av_probe.js says
+and all single figures. Flashes and beeps are timed in the page, by its own clock: benchmarks/browser/av_probe.js says
 how, and how exactly. What a screen and a loudspeaker add is in none of the figures.
 """
 
@@ -36,9 +36,9 @@ from typing import Any
 
 from benchmarks import live_long as long_measures
 from benchmarks import live_measures as measures
-from tests.browser.av_probe import write_beeps
-from tests.browser.chromium import launch, why_no_browser
-from tests.browser.live_server import LiveServer
+from benchmarks.browser.av_probe import write_beeps
+from benchmarks.browser.chromium import launch, why_no_browser
+from benchmarks.browser.live_server import LiveServer
 
 RESULTS = Path(__file__).with_name("results")
 

@@ -14,10 +14,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.browser.av_probe import Probe, Readings, latencies, offsets, summary
+from benchmarks.browser.live_server import ROOT, holdings, memory_mb
+from benchmarks.browser.steps import by_id, start, wait_until
 from benchmarks.live_measures import MIC_EVERY_S, SETTLING_S, Run, tell
-from tests.browser.av_probe import Probe, Readings, latencies, offsets, summary
-from tests.browser.live_server import ROOT, holdings, memory_mb
-from tests.browser.steps import by_id, start, wait_until
 
 SAMPLE_S = 10.0
 WARM_S = 300.0  # growth counts after this
@@ -166,7 +166,7 @@ def _held(run: Run, page: Any, engine: int) -> dict[str, dict[str, float]]:
 def _bad_network(server: str, loss: float, delay_ms: float) -> Iterator[str]:
     """The server's address through it."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.browser.bad_network", server, str(loss), str(delay_ms)],
+        [sys.executable, "-m", "benchmarks.browser.bad_network", server, str(loss), str(delay_ms)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.browser.av_probe import Probe, Readings, latencies, offsets, summary, write_beeps, write_tone
-from tests.browser.live_server import LiveServer, cpu_s
-from tests.browser.steps import by_id, open_page, start, wait_until
+from benchmarks.browser.av_probe import Probe, Readings, latencies, offsets, summary, write_beeps, write_tone
+from benchmarks.browser.live_server import LiveServer, cpu_s
+from benchmarks.browser.steps import by_id, open_page, start, wait_until
 
 IN_SYNC_MS = 60.0
 SETTLING_S = 5.0

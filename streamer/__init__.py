@@ -1,1 +1,1 @@
-"""Speech in, video of a presenter saying it out: files today, live sessions on the same calls."""
+"""Speech in, video of a presenter saying it out: into files (`render`), and live over WebRTC (`server`)."""

@@ -10,14 +10,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
-from streamer.errors import InputError, MissingExtraError, OutputError, UnknownAvatarError
+from streamer.errors import InputError, MissingExtraError, OutputError
+from streamer.presenters import find_avatar, preset_frame_size
 
 if TYPE_CHECKING:
     import argparse
 
     import numpy as np
 
-    from models.gallery import Avatar
     from streamer.audio_in import SoundSource
     from streamer.mark import Mark
     from streamer.render import Pipeline, RenderTimes
@@ -136,37 +136,6 @@ def choose_presenter(job: RenderJob) -> Presenter:
     return Presenter(avatar.name, avatar.picture, job.preset or avatar.preset, prompt)
 
 
-def find_avatar(name: str | None, avatars: list[Avatar]) -> Avatar:
-    """Avatar by name, without regard to case; the first for None.
-
-    Raises:
-        UnknownAvatarError: if there is none.
-    """
-    if not avatars:
-        raise UnknownAvatarError("the gallery is empty: no weights are installed; give a --reference picture")
-    if name is None:
-        return avatars[0]
-    for avatar in avatars:
-        if avatar.name.lower() == name.lower():
-            return avatar
-    known = ", ".join(avatar.name for avatar in avatars)
-    raise UnknownAvatarError(f"there is no avatar {name!r}; there are {known}")
-
-
-def preset_frame_size(name: str) -> tuple[int, int]:
-    """Height and width of a preset's frames, pixels, without loading its models.
-
-    Raises:
-        InputError: if there is no preset of that name.
-    """
-    from models.presets import preset
-
-    try:
-        return preset(name).hr_size
-    except ValueError as error:
-        raise InputError(str(error)) from error
-
-
 def load_pipeline(
     preset: str, weights: Path | None, device: str, threads: int | None, precision: str = "auto"
 ) -> Pipeline:
@@ -224,7 +193,7 @@ def run_doctor(arguments: argparse.Namespace, stream: TextIO) -> int:
         AvatarError: with one sentence for the user.
     """
     _need_server_extra()
-    from streamer.server.doctor import examine, print_findings
+    from streamer.doctor import examine, print_findings
     from streamer.server.options import ServerOptions
 
     return print_findings(examine(_server_options(ServerOptions, arguments)), arguments.json, stream)
@@ -232,7 +201,7 @@ def run_doctor(arguments: argparse.Namespace, stream: TextIO) -> int:
 
 def _server_options(kind: type[Options], arguments: argparse.Namespace, **more: Any) -> Options:
     """The options that `serve` and `doctor` have in common, and more of them."""
-    from streamer.server.requests import IceServer
+    from streamer.media.ice_servers import IceServer
 
     try:
         ice_servers = tuple(IceServer.parse(text) for text in arguments.ice_server)

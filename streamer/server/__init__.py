@@ -1,1 +1,1 @@
-"""The live server's media side: protocol, sessions, sources of speech, HTTP, metrics. Never imports torch."""
+"""The live server's HTTP: routes, pages, the WebSocket, who may come in, start and stop. Never imports torch."""

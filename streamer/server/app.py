@@ -9,10 +9,10 @@ from pathlib import Path
 from aiohttp import web
 
 from streamer.errors import AvatarError, CapacityError
+from streamer.faults import INTERNAL, code_of
+from streamer.protocol import prepare
 from streamer.server.access import Access
-from streamer.server.faults import INTERNAL, code_of
 from streamer.server.pages import ACCESS, add_pages, page_folder
-from streamer.server.protocol import prepare
 from streamer.server.requests import failure
 from streamer.server.routes import SITE, Site, add_routes
 

@@ -8,9 +8,9 @@ from collections import deque
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from streamer.server.control import Controller
-from streamer.server.protocol import MAX_MESSAGE_BYTES, dump
-from streamer.server.session import Session
+from streamer.protocol import MAX_MESSAGE_BYTES, dump
+from streamer.session.control import Controller
+from streamer.session.session import Session
 
 HEARTBEAT_S = 15.0
 MAX_WAITING = 256

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from streamer.server.requests import IceServer
+from streamer.media.ice_servers import IceServer
 
 
 @dataclass(frozen=True)

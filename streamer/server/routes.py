@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from models.gallery import Avatar
-from streamer.server.events import serve_events
-from streamer.server.metrics import CONTENT_TYPE, Metrics
-from streamer.server.parts import Role
-from streamer.server.protocol import (
+from streamer.media.ice_servers import IceServer
+from streamer.protocol import (
     MAX_JSON_BYTES,
     MAX_SDP_BYTES,
     MAX_SOUND_FILE_BYTES,
@@ -21,12 +19,11 @@ from streamer.server.protocol import (
     SessionRequest,
     parse_request,
 )
-from streamer.server.registry import Registry
+from streamer.server.events import serve_events
 from streamer.server.requests import (
     JSON,
     SDP,
     SDP_FRAGMENT,
-    IceServer,
     check_accepts,
     check_length,
     check_type,
@@ -34,7 +31,11 @@ from streamer.server.requests import (
     read_body,
     save_body,
 )
-from streamer.server.session import Session
+from streamer.session.control import Controller
+from streamer.session.metrics import CONTENT_TYPE, Metrics
+from streamer.session.parts import Role
+from streamer.session.registry import Registry
+from streamer.session.session import Session
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,9 @@ async def _connect(request: web.Request, role: Role) -> web.Response:
     check_type(request, SDP)
     check_accepts(request, SDP)
     offer = (await read_body(request, MAX_SDP_BYTES)).decode("utf-8", "replace")
-    ident, answer = await session.connect(offer, role)
+    ident, answer = await session.connect(
+        offer, role, lambda send: Controller(session, send, can_control=role == "caller")
+    )
     response = web.Response(text=answer, content_type=SDP, status=201)
     response.headers["Location"] = f"/v1/sessions/{session.ident}/connections/{ident}"
     for link in ice_links(request.app[SITE].ice_servers):

@@ -18,18 +18,18 @@ from typing import TextIO
 from aiohttp import web
 
 from models.gallery import list_avatars
-from streamer.commands import preset_frame_size
 from streamer.engine import Engine, EngineConfig
 from streamer.errors import InputError, OutputError
 from streamer.mark import Mark
+from streamer.presenters import preset_frame_size, showable
 from streamer.server.access import Access
 from streamer.server.app import create_app
-from streamer.server.assembly import Assembly, showable
-from streamer.server.metrics import Metrics
 from streamer.server.options import ServerOptions
-from streamer.server.registry import Registry, default_max_sessions
 from streamer.server.routes import Site
-from streamer.server.voice import Voice
+from streamer.session.assembly import Assembly
+from streamer.session.metrics import Metrics
+from streamer.session.registry import Registry, default_max_sessions
+from streamer.voice.client import Voice
 
 KEEP_ALIVE_S = 75.0
 SHUTDOWN_S = 2.0

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from tests.browser.av_probe import write_beeps
-from tests.browser.chromium import launch, why_no_browser
-from tests.browser.steps import WAIT_MS
+from benchmarks.browser.av_probe import write_beeps
+from benchmarks.browser.chromium import launch, why_no_browser
+from benchmarks.browser.steps import WAIT_MS
 
 ROOT = Path(__file__).resolve().parents[2]
 

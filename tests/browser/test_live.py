@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 
-from tests.browser.av_probe import Probe, latencies, offsets, write_beeps
-from tests.browser.chromium import why_no_browser
+from benchmarks.browser.av_probe import Probe, latencies, offsets, write_beeps
+from benchmarks.browser.chromium import why_no_browser
+from benchmarks.browser.live_server import LiveServer
+from benchmarks.browser.steps import WAIT_MS, by_id, open_page, start, wait_for_text, wait_until
 from tests.browser.conftest import PageWatch
-from tests.browser.live_server import LiveServer
-from tests.browser.steps import WAIT_MS, by_id, open_page, start, wait_for_text, wait_until
 
 pytestmark = pytest.mark.browser
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.browser.av_probe import Probe, write_beeps
+from benchmarks.browser.av_probe import Probe, write_beeps
+from benchmarks.browser.steps import by_id, open_page, start, wait_for_text, wait_until
 from tests.browser.conftest import ROOT, FakeServer, PageWatch
-from tests.browser.steps import by_id, open_page, start, wait_for_text, wait_until
 
 pytestmark = pytest.mark.browser
 

@@ -281,7 +281,7 @@ def test_server_that_is_not_installed_says_how_to_get_it(capsys, monkeypatch: py
 
 @pytest.mark.parametrize(("state", "code"), [("warning", 0), ("missing", 1)])
 def test_exit_code_of_doctor_says_whether_the_server_can_run(capsys, monkeypatch, state: str, code: int) -> None:
-    doctor = pytest.importorskip("streamer.server.doctor")
+    doctor = pytest.importorskip("streamer.doctor")
     monkeypatch.setattr(doctor, "examine", lambda options: iter([doctor.Finding("UDP", state, "none", "allow it")]))
     assert cli.main(["doctor", "--json"]) == code
     assert json.loads(capsys.readouterr().out)[0]["state"] == state

@@ -13,11 +13,11 @@ import numpy as np
 from aiortc import rtp
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
+from benchmarks.browser.link import Link, address_of, with_address, without_candidates
 from streamer.media.audio_encoder import OpusEncoder
 from streamer.media.microphone import Microphone
 from streamer.media.peer import Peer
 from tests.streamer.media.client import Client, Live, make_peer, run_clean
-from tests.streamer.media.link import Link, address_of, with_address, without_candidates
 
 LOSS = 0.05
 DELAY_S = 0.05

@@ -13,14 +13,14 @@ import pytest
 from aiohttp import ClientWebSocketResponse
 from aiohttp.test_utils import TestClient, TestServer
 
+from streamer.media.ice_servers import IceServer
 from streamer.server.access import Access
 from streamer.server.app import create_app
-from streamer.server.metrics import Metrics
-from streamer.server.registry import Registry
-from streamer.server.requests import IceServer
 from streamer.server.routes import Site
-from streamer.server.session import Session
-from tests.streamer.server.fakes import AVATARS, Stage, find
+from streamer.session.metrics import Metrics
+from streamer.session.registry import Registry
+from streamer.session.session import Session
+from tests.streamer.session.fakes import AVATARS, Stage, find
 
 PAGE = "<!doctype html><title>avatar</title><script>let inline = 1;</script><script src='js/a.js'></script>"
 

@@ -8,13 +8,13 @@ import pytest
 from aiohttp import WSMsgType
 
 from streamer.errors import EngineError
+from streamer.media.ice_servers import IceServer
+from streamer.protocol import MAX_SDP_BYTES
 from streamer.server.events import MAX_OPTIONAL_WAITING, MAX_WAITING, SocketListener
-from streamer.server.metrics import Metrics
-from streamer.server.protocol import MAX_SDP_BYTES
-from streamer.server.requests import IceServer
+from streamer.session.metrics import Metrics
 from tests.streamer.conftest import write_wav
 from tests.streamer.server.conftest import House, bad_messages
-from tests.streamer.server.fakes import settle
+from tests.streamer.session.fakes import settle
 
 SDP = {"Content-Type": "application/sdp"}
 FRAGMENT = {"Content-Type": "application/trickle-ice-sdpfrag"}

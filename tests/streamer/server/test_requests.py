@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
+from streamer.media.ice_servers import IceServer
 from streamer.server.access import Access
-from streamer.server.metrics import STAGES, Metrics, StageStamps, Totals
 from streamer.server.pages import content_policy
-from streamer.server.requests import IceServer
+from streamer.session.metrics import STAGES, Metrics, StageStamps, Totals
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from aiortc.mediastreams import MediaStreamError
 
 from streamer.errors import AvatarError
 from streamer.server.serve import ServeOptions, address_of, listen, start
-from tests.streamer.server.fakes import tone
+from tests.streamer.session.fakes import tone
 
 OPTIONS = ServeOptions(port=0, is_test_pattern=True, max_sessions=2)
 
@@ -220,7 +220,7 @@ def test_options_that_cannot_be_used_are_said_and_leave_nothing(options: ServeOp
 def test_media_process_never_loads_torch() -> None:
     probe = (
         "import sys\n"
-        "import streamer.server.app, streamer.server.serve, streamer.server.doctor\n"
+        "import streamer.server.app, streamer.server.serve, streamer.doctor\n"
         "from models.gallery import list_avatars\n"
         "assert list_avatars() is not None\n"
         "assert 'torch' not in sys.modules"

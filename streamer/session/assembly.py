@@ -1,0 +1,106 @@
+"""Puts the real parts together: engine, media and voice into sessions."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from models.gallery import Avatar
+from streamer.engine import Engine, StepCancelled, StreamSpec
+from streamer.media.broadcast import Broadcast
+from streamer.media.clock import MediaClock
+from streamer.media.gate import SpeechGate
+from streamer.media.ice_servers import IceServer
+from streamer.media.microphone import Microphone
+from streamer.media.peer import Peer
+from streamer.media.playout import Playout
+from streamer.picture import load_picture
+from streamer.presenters import find_avatar
+from streamer.session.cutter import ChunkTimes
+from streamer.session.metrics import Metrics
+from streamer.session.parts import PeerLike, SessionParts, SessionSpec
+from streamer.session.session import Session
+from streamer.voice.client import Voice
+
+
+class Assembly:
+    """Makes sessions of a running engine and voice.
+
+    Args:
+        avatars: the gallery as far as it can be shown.
+        default_avatar: of a session that does not ask for one; None for the first.
+        chunk_latents: of every session.
+
+    Raises:
+        UnknownAvatarError: if there is no such default avatar.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        voice: Voice,
+        metrics: Metrics,
+        avatars: list[Avatar],
+        *,
+        default_avatar: str | None = None,
+        chunk_latents: int = 3,
+        ice_servers: Sequence[IceServer] = (),
+    ):
+        self.times = ChunkTimes.of_engine(chunk_latents, engine.facts.delay_frames, engine.facts.warm_rtf)
+        self._engine = engine
+        self._voice = voice
+        self._metrics = metrics
+        self._avatars = avatars
+        self._default = find_avatar(default_avatar, avatars).name
+        self._ice_servers = [
+            {"urls": server.url, "username": server.username, "credential": server.credential} for server in ice_servers
+        ]
+
+    def choose(self, name: str | None) -> Avatar:
+        """The avatar of that name, or the default one.
+
+        Raises:
+            UnknownAvatarError: if there is none.
+        """
+        return find_avatar(name or self._default, self._avatars)
+
+    async def build(self, ident: str, spec: SessionSpec, phase: float | None) -> Session:
+        """See `Registry`."""
+        facts, times = self._engine.facts, self.times
+        reference = await asyncio.to_thread(self.load_reference, spec.avatar)
+        stream = await self._engine.open(StreamSpec(reference, spec.prompt, spec.seed, times.latents))
+        try:
+            now = time.monotonic()
+            first_cut_s = now if phase is None else now + (phase - now) % times.chunk_s
+            clock = MediaClock(first_cut_s - times.cut_s(0, times.new_budget().seconds))
+            playout = Playout(clock, facts.frame_size, times.max_frames_ahead)
+            parts = SessionParts(
+                clock=clock,
+                playout=playout,
+                broadcast=Broadcast(clock, playout, facts.frame_size),
+                stream=stream,
+                is_engine_ready=lambda: self._engine.is_ready,
+                cancelled=StepCancelled,
+                voice=self._voice,
+                gate=SpeechGate,
+                microphone=Microphone,
+                peer=self.make_peer,
+                load_reference=self.load_reference,
+                find_avatar=self.choose,
+                frame_size=facts.frame_size,
+            )
+            return Session(ident, spec, parts, times, self._metrics)
+        except BaseException:
+            await stream.close()
+            raise
+
+    def make_peer(self, **wiring) -> PeerLike:  # type: ignore[no-untyped-def]
+        """A peer with this server's ICE servers."""
+        return Peer(ice_servers=self._ice_servers, **wiring)
+
+    def load_reference(self, avatar: Avatar) -> np.ndarray:
+        """An avatar's picture, float32 [3, H, W] in 0 … 1, of the engine's size."""
+        return load_picture(avatar.picture, *self._engine.facts.frame_size)

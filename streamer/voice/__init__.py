@@ -1,0 +1,1 @@
+"""The built-in voice in a process of its own."""
