@@ -130,12 +130,10 @@ def make_pipeline(
 
 def run_chunk(pipeline: AvatarPipeline, samples: Tensor, state: ChunkState) -> tuple[ChunkState, dict[str, float]]:
     """One chunk to I420 planes: the next state, and the milliseconds of its stages."""
-    before = dict(state.stage_ms)
-    frames, state = pipeline.step(samples, state)
+    frames, state, stage_ms = pipeline.step(samples, state)
     started = time.perf_counter()
     rgb_to_i420(frames)
     synchronize(pipeline.device)
-    stage_ms = {stage: ms - before.get(stage, 0.0) for stage, ms in state.stage_ms.items()}
     return state, stage_ms | {"i420": (time.perf_counter() - started) * 1e3}
 
 
@@ -176,7 +174,7 @@ def time_overlapped(pipeline: AvatarPipeline, chunks: int) -> float:
     sound = [0.1 * torch.randn(n * LATENT_SAMPLES, generator=generator) for _ in range(chunks)]
     state = pipeline.start(torch.rand(3, *pipeline.preset.hr_size, generator=generator))
     ready = []
-    for frames, _ in overlapped(pipeline, sound, state):
+    for frames, *_ in overlapped(pipeline, sound, state):
         rgb_to_i420(frames)
         synchronize(pipeline.device)
         ready.append(time.perf_counter())

@@ -25,7 +25,7 @@ import os
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,13 +62,13 @@ class Stream:
 
     def step(self, samples: Tensor) -> Tensor:
         """Make and time a chunk; returns its frames [4n, 3, H, W]."""
-        started, cpu_started, before = time.perf_counter(), time.process_time(), dict(self.state.stage_ms)
-        frames, self.state = self.pipeline.step(samples, self.state)
+        started, cpu_started = time.perf_counter(), time.process_time()
+        frames, self.state, stage_ms = self.pipeline.step(samples, self.state)
         converting = time.perf_counter()
         rgb_to_i420(frames)
         done = time.perf_counter()
-        for stage, ms in self.state.stage_ms.items():
-            self.stage_ms[stage].append(ms - before.get(stage, 0.0))
+        for stage, ms in stage_ms.items():
+            self.stage_ms[stage].append(ms)
         self.stage_ms["i420"].append((done - converting) * 1e3)
         self.chunk_ms.append((done - started) * 1e3)
         self.cpu_ms.append((time.process_time() - cpu_started) * 1e3)
@@ -132,7 +132,7 @@ def count_stage_flop(pipeline: AvatarPipeline, n: int) -> dict[str, int]:
     counts: dict[str, int] = {}
 
     @contextmanager
-    def counted(states: Sequence[ChunkState], stage: str) -> Iterator[None]:
+    def counted(stage_ms: dict[str, float], stage: str) -> Iterator[None]:
         with flop_counter() as counter:
             yield
         counts[stage] = counts.get(stage, 0) + counter.get_total_flops()
@@ -140,7 +140,7 @@ def count_stage_flop(pipeline: AvatarPipeline, n: int) -> dict[str, int]:
     samples = torch.zeros(n * LATENT_SAMPLES)
     state = pipeline.start(torch.zeros(3, *pipeline.frame_size))
     for _ in range(2):
-        _, state = pipeline.step(samples, state)
+        _, state, _ = pipeline.step(samples, state)
     timed, pipeline.timed = pipeline.timed, counted  # type: ignore[method-assign]
     try:
         pipeline.step(samples, state)

@@ -45,7 +45,7 @@ def steady_states(pipeline: AvatarPipeline, batch: int) -> list[ChunkState]:
     first = pipeline.start(torch.rand(3, *pipeline.frame_size, generator=generator))
     states = [replace(first, seed=seed) for seed in range(batch)]
     for _ in range(2):
-        states = [state for _, state in pipeline.step_batch(sounds(pipeline, batch), states)]
+        states = [chunk.state for chunk in pipeline.step_batch(sounds(pipeline, batch), states)]
     return states
 
 
@@ -58,7 +58,7 @@ def sounds(pipeline: AvatarPipeline, batch: int) -> list[Tensor]:
 
 def batched_chunk(pipeline: AvatarPipeline, samples: list[Tensor], states: list[ChunkState]) -> Tensor:
     """A chunk of B sessions: I420 planes uint8 [B · 4n, H·3/2, W]."""
-    return rgb_to_i420(torch.cat([frames for frames, _ in pipeline.step_batch(samples, states)]))
+    return rgb_to_i420(torch.cat([chunk.frames for chunk in pipeline.step_batch(samples, states)]))
 
 
 def bench_batches(pipeline: AvatarPipeline, largest: int, seconds: float) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from evaluation.takes import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME, Take
+from models.talking import Chunk
 
 _FRAMES_PER_LATENT = 4
 
@@ -32,8 +33,8 @@ class Pipeline(Protocol):
     def start(self, reference: Tensor, prompt: str, seed: int, chunk_latents: int) -> Any:
         """State of a new stream."""
 
-    def step(self, samples: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """Sound [n·2560] → frames [4n, 3, H, W] in 0 … 1 and the next state."""
+    def step(self, samples: Tensor, state: Any) -> Chunk[Any]:
+        """Sound [n·2560] → frames [4n, 3, H, W] in 0 … 1, the next state, milliseconds by stage."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def generate(
         joins: list[int] = []
         for chunk in sound_chunks(samples[: count * SAMPLES_PER_FRAME], pipeline.delay_frames, chunk_latents):
             joins.append(sum(len(made) for made in chunks) - pipeline.delay_frames)
-            frames, state = pipeline.step(torch.from_numpy(chunk), state)
+            frames, state, _ = pipeline.step(torch.from_numpy(chunk), state)
             chunks.append(to_uint8(frames))
         compute_s = time.perf_counter() - started
     finally:

@@ -151,7 +151,7 @@ def refine_true(pipeline: AvatarPipeline, take: Take, frames: np.ndarray) -> tup
     try:
         for first in range(0, count, chunk_frames):
             latents.position, keypoints.position = first // _FRAMES_PER_LATENT, first
-            chunk, state = pipeline.step(torch.zeros(chunk_frames * SAMPLES_PER_FRAME), state)
+            chunk, state, _ = pipeline.step(torch.zeros(chunk_frames * SAMPLES_PER_FRAME), state)
             refined.append(to_uint8(chunk))
     finally:
         pipeline.lr_a2v, pipeline.pose_estimator, pipeline.point_planner = own

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import ParamSpec, TypeVar
 
@@ -67,21 +67,20 @@ class ChunkModels:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.is_bf16)
 
     @contextmanager
-    def timed(self, states: Sequence[ChunkState], stage: str) -> Iterator[None]:
-        """Share what a stage takes among the streams that it is for."""
+    def timed(self, stage_ms: dict[str, float], stage: str) -> Iterator[None]:
+        """Add what a stage takes."""
         started = time.perf_counter()
         yield
         if self.device.type == "cuda":
             torch.cuda.current_stream(self.device).synchronize()
-        share_ms = (time.perf_counter() - started) * 1e3 / len(states)
-        for state in states:
-            state.stage_ms[stage] = state.stage_ms.get(stage, 0.0) + share_ms
+        stage_ms[stage] = stage_ms.get(stage, 0.0) + (time.perf_counter() - started) * 1e3
 
     def generate_lr(
         self, tokens: Tensor, new: int, planned: Tensor | None, states: list[ChunkState], sampling: SamplingConfig
     ) -> Tensor:
         """Audio tokens [B, context + 4n, D], planned keypoints [B, 4n, 143, 3] → new LR latents [B, C, n, h, w]."""
-        prefix = torch.cat([join([state.lr_reference for state in states]), *_motion(states, "lr_motion")], dim=2)
+        reference = join([state.reference.lr_latents for state in states])
+        prefix = torch.cat([reference, *_motion(states, "lr_motion")], dim=2)
         motion_latents = prefix.shape[2] - 1
         window_tokens = tokens.unfold(1, self.preset.lr_a2v.audio_window, 1).transpose(2, 3)[:, ::FRAMES_PER_LATENT]
         window_tokens = window_tokens[:, window_tokens.shape[1] - motion_latents - new :]
@@ -91,7 +90,8 @@ class ChunkModels:
             rows = self._motion_plan(-FRAMES_PER_LATENT * motion_latents, FRAMES_PER_LATENT * new, states)
             plan = F.pad(rows.unflatten(1, (-1, FRAMES_PER_LATENT)), (0, 0, 0, 0, 1, 0))
         text = join([state.text for state in states])
-        base = None if planned is None else self._moved([state.lr_picture for state in states], planned, states)
+        pictures = [state.reference.lr_picture for state in states]
+        base = None if planned is None else self._moved(pictures, planned, states)
         clean = prefix.shape[2]
         keeps = self.keeps_prefix and self.preset.lr_a2v.transformer.prefix_causal and sampling.lr_steps > 1
 
@@ -142,7 +142,12 @@ class ChunkModels:
         return self.call(self.vae.encode_groups, moved, True)
 
     def refine(
-        self, lr_latents: Tensor, keypoints: Tensor, states: list[ChunkState], sampling: SamplingConfig
+        self,
+        lr_latents: Tensor,
+        keypoints: Tensor,
+        states: list[ChunkState],
+        sampling: SamplingConfig,
+        stage_ms: dict[str, float],
     ) -> Tensor:
         """New LR latents [B, C, n, h, w] and keypoints [B, 4n, 143, 3] → new HR latents [B, C, n, 2h, 2w].
 
@@ -155,7 +160,7 @@ class ChunkModels:
         if motion_latents:
             before = [lr_motion[:, :, -motion_latents:] for lr_motion in _motion(states, "lr_motion")]
             lr_latents = torch.cat([*before, lr_latents], dim=2)
-        with self.timed(states, "low_pass"):
+        with self.timed(stage_ms, "low_pass"):
             seeds = self._latent_seeds(states, motion_latents + new, first=-motion_latents, stream=1)
             rows = lr_latents.transpose(1, 2).flatten(0, 1).unsqueeze(2)  # a row a latent: its noise is its own
             degraded = low_pass_noise(
@@ -163,14 +168,14 @@ class ChunkModels:
             )
             degraded = degraded[:, :, 0].unflatten(0, seeds.shape).transpose(1, 2)
             degraded = F.pad(upsample_latents(degraded), (0, 0, 0, 0, 1, 0))
-        with self.timed(states, "pose"):
+        with self.timed(stage_ms, "pose"):
             points = [at_rest(states)[:, None].expand(-1, FRAMES_PER_LATENT, -1, -1)]
             shown = [state.motion_keypoints for state in states if state.motion_keypoints is not None]
             points += [torch.stack(shown)] if shown else []
             tokens = pose_tokens(torch.cat([*points, keypoints], dim=1), *self.preset.lr_latent_size)
-        with self.timed(states, "animator"), self.fast():
-            base = self._moved([state.hr_picture for state in states], keypoints, states)
-        prefix = torch.cat([join([state.hr_reference for state in states]), *motion], dim=2)
+        with self.timed(stage_ms, "animator"), self.fast():
+            base = self._moved([state.reference.hr_picture for state in states], keypoints, states)
+        prefix = torch.cat([join([state.reference.hr_latents for state in states]), *motion], dim=2)
 
         clean = prefix.shape[2]
         keeps = self.keeps_prefix and self.preset.refiner.transformer.prefix_causal and sampling.refiner_steps > 1
@@ -185,7 +190,7 @@ class ChunkModels:
                 self.refiner, *_windowed(prefix, latents, t), new, degraded, tokens, base=base, prefix_kv=kept
             )
 
-        with self.timed(states, "refiner"), self.fast():
+        with self.timed(stage_ms, "refiner"), self.fast():
             conditional = denoiser(tokens)
             if sampling.pose_guidance != 1:
                 conditional = guided(conditional, denoiser(torch.zeros_like(tokens)), sampling.pose_guidance)
@@ -205,7 +210,7 @@ class ChunkModels:
 
 def at_rest(states: list[ChunkState]) -> Tensor:
     """Keypoints of the references, [B, 143, 3]."""
-    return torch.stack([state.reference_keypoints for state in states])
+    return torch.stack([state.reference.keypoints for state in states])
 
 
 def _motion(states: list[ChunkState], name: str) -> list[Tensor]:

@@ -13,27 +13,28 @@ from torch import Tensor
 from models.configs import SamplingConfig
 from models.pipeline import AvatarPipeline
 from models.state import ChunkState, Draft
+from models.talking import Chunk, Rung
 
 
 def overlapped(
-    pipeline: AvatarPipeline, sounds: Iterable[Tensor], state: ChunkState, sampling: SamplingConfig | None = None
-) -> Iterator[tuple[Tensor, ChunkState]]:
-    """Frames and next state of each chunk, as `AvatarPipeline.step` gives them one after the other.
+    pipeline: AvatarPipeline, sounds: Iterable[Tensor], state: ChunkState, sampling: SamplingConfig | Rung = Rung.FULL
+) -> Iterator[Chunk[ChunkState]]:
+    """The chunks, as `AvatarPipeline.step` gives them one after the other.
 
     For sound that is there already: a chunk waits for the next one's sound. On CUDA each half has a stream of its
     own, elsewhere a thread; a half waits for its own stream at the end of every stage, so nothing is read early.
 
     Args:
         sounds: samples of the chunks, as in `step`.
-        state: before the first one. `stage_ms` of the states that come back count their own chunk only.
+        state: before the first one.
     """
     low, high = (_own_stream(pipeline.device) for _ in range(2))
 
     def draft(samples: Tensor, before: ChunkState) -> Draft:
         with low():
-            return pipeline.draft([samples], [replace(before, stage_ms={})], sampling)
+            return pipeline.draft([samples], [before], sampling)
 
-    def finish(drafted: Draft, before: ChunkState) -> tuple[Tensor, ChunkState]:
+    def finish(drafted: Draft, before: ChunkState) -> Chunk[ChunkState]:
         with high():
             return pipeline.finish(replace(drafted, states=[drafted.states[0].with_hr_of(before)]))[0]
 
@@ -42,8 +43,9 @@ def overlapped(
         for samples in sounds:
             following = beside.submit(draft, samples, state if pending is None else pending.after[0])
             if pending is not None:
-                frames, state = finish(pending, state)
-                yield frames, state
+                chunk = finish(pending, state)
+                state = chunk.state
+                yield chunk
             pending = following.result()
         if pending is not None:
             yield finish(pending, state)

@@ -20,7 +20,8 @@ from models.graphs import CudaGraphs
 from models.motion import FPS
 from models.pose import BACKGROUND, PERSON_POINTS, background_points
 from models.presets import preset as preset_by_name
-from models.state import ChunkState, Draft, join_caches, row_of_cache
+from models.state import ChunkState, Draft, Reference, join_caches, row_of_cache
+from models.talking import Chunk, Rung
 
 
 class AvatarPipeline(ChunkModels):
@@ -76,10 +77,45 @@ class AvatarPipeline(ChunkModels):
         """Height and width of the frames."""
         return self.preset.hr_size
 
+    @property
+    def rungs(self) -> tuple[Rung, ...]:
+        """The ways to make a chunk; see `TalkingModel`."""
+        return tuple(rung for rung in Rung if rung is not Rung.HOLD)
+
+    @torch.inference_mode()
+    def prepare(self, picture: Tensor) -> Reference:
+        """What is made once of a picture.
+
+        Args:
+            picture: the presenter at rest, of the preset's HR size, float [3, H, W] in 0 … 1 or uint8 [H, W, 3].
+
+        Raises:
+            ValueError: if it has another size or type.
+        """
+        if picture.dtype == torch.uint8 and picture.ndim == 3:
+            picture = picture.permute(2, 0, 1).float() / 255
+        height, width = self.preset.hr_size
+        if tuple(picture.shape) != (3, height, width) or not picture.is_floating_point():
+            raise ValueError(
+                f"reference must be float [3, {height}, {width}], got {picture.dtype} {list(picture.shape)}"
+            )
+        large = picture.to(self.device)[None, None]
+        small = F.interpolate(large[:, 0], size=self.preset.lr_size, mode="area")[:, None]
+        lr_latents, hr_latents = self.vae.encode(small), self.vae.encode(large)
+        lr_frames, lr_cache = self.frame_decoder.decode_chunk(lr_latents, None)
+        _, hr_cache = self.frame_decoder.decode_chunk(hr_latents, None)
+        keypoints = self.pose_estimator(lr_frames[0].clamp(0, 1))[0]
+        keypoints[BACKGROUND] = background_points(large[0, 0], keypoints[:PERSON_POINTS])
+        return Reference(small[:, 0], large[:, 0], lr_latents, hr_latents, keypoints, lr_cache, hr_cache)
+
+    def still(self, state: ChunkState) -> Tensor:
+        """The reference picture as a frame [1, 3, H, W]."""
+        return state.reference.hr_picture.clone()
+
     @torch.inference_mode()
     def start(
         self,
-        reference: Tensor,
+        reference: Tensor | Reference,
         prompt: str = "",
         seed: int = 0,
         chunk_latents: int | None = None,
@@ -89,7 +125,7 @@ class AvatarPipeline(ChunkModels):
         """State of a new stream.
 
         Args:
-            reference: float [3, H, W] in 0 … 1, the presenter at rest, of the preset's HR size.
+            reference: a picture as `prepare` takes it, or what it made of one.
             prompt: emotion and manner in words; cut at the text encoder's length.
             seed: of noise and motion plan.
             chunk_latents: n, latents of a step; a step may also be called with another n. Default: the preset's.
@@ -98,26 +134,15 @@ class AvatarPipeline(ChunkModels):
                 are those of a stream that has come so far already.
 
         Raises:
-            ValueError: if the reference has another size or type, or another argument is out of range.
+            ValueError: as `prepare`, or if another argument is out of range.
         """
-        if tuple(reference.shape) != (3, *self.preset.hr_size) or not reference.is_floating_point():
-            raise ValueError(
-                f"reference must be float [3, {self.preset.hr_size[0]}, {self.preset.hr_size[1]}],"
-                f" got {reference.dtype} {list(reference.shape)}"
-            )
         chunk_latents = self.preset.chunk_latents if chunk_latents is None else chunk_latents
         if not 1 <= chunk_latents <= 6:
             raise ValueError(f"chunk_latents must be within 1 … 6, got {chunk_latents}")
         if first_frame < 0 or first_frame % FRAMES_PER_LATENT:
             raise ValueError(f"first_frame must be a multiple of {FRAMES_PER_LATENT}, at least 0, got {first_frame}")
         _check_energy(motion_energy)
-        picture = reference.to(self.device)[None, None]
-        small = F.interpolate(picture[:, 0], size=self.preset.lr_size, mode="area")[:, None]
-        lr_reference, hr_reference = self.vae.encode(small), self.vae.encode(picture)
-        lr_frames, lr_cache = self.frame_decoder.decode_chunk(lr_reference, None)
-        _, hr_cache = self.frame_decoder.decode_chunk(hr_reference, None)
-        keypoints = self.pose_estimator(lr_frames[0].clamp(0, 1))[0]
-        keypoints[BACKGROUND] = background_points(picture[0, 0], keypoints[:PERSON_POINTS])
+        reference = self.prepare(reference) if isinstance(reference, Tensor) else reference
         silence = torch.zeros((self._token_context + self.delay_frames) * SAMPLES_PER_FRAME, device=self.device)
         audio_tokens, audio = self.audio.step(silence, self.audio.start(self.device))
         return ChunkState(
@@ -126,15 +151,11 @@ class AvatarPipeline(ChunkModels):
             frame_index=first_frame - self.delay_frames,
             latent_index=first_frame // FRAMES_PER_LATENT,
             text=self.encode_text(prompt),
-            lr_picture=small[:, 0],
-            hr_picture=picture[:, 0],
-            lr_reference=lr_reference,
-            hr_reference=hr_reference,
-            reference_keypoints=keypoints,
+            reference=reference,
             audio=audio,
             audio_tokens=audio_tokens[-self._token_context :],
-            lr_cache=lr_cache,
-            hr_cache=hr_cache,
+            lr_cache=reference.lr_cache,
+            hr_cache=reference.hr_cache,
             motion_index=first_frame - self.delay_frames,
             motion_energy=motion_energy,
         )
@@ -162,25 +183,21 @@ class AvatarPipeline(ChunkModels):
             )
         return state
 
-    def set_reference(self, state: ChunkState, reference: Tensor) -> ChunkState:
+    def set_reference(self, state: ChunkState, reference: Tensor | Reference) -> ChunkState:
         """The same stream with another presenter from the next chunk on: sound, plan and prompt go on.
 
         Raises:
-            ValueError: as `start`.
+            ValueError: as `prepare`.
         """
-        fresh = self.start(reference, seed=state.seed, chunk_latents=state.chunk_latents)
+        reference = self.prepare(reference) if isinstance(reference, Tensor) else reference
         return replace(
-            fresh,
-            frame_index=state.frame_index,
-            latent_index=state.latent_index,
-            text=state.text,
-            audio=state.audio,
-            audio_tokens=state.audio_tokens,
-            motion_index=state.motion_index,
-            motion_energy=state.motion_energy,
-            energy_before=state.energy_before,
-            energy_changed=state.energy_changed,
-            stage_ms=state.stage_ms,
+            state,
+            reference=reference,
+            lr_motion=None,
+            hr_motion=None,
+            motion_keypoints=None,
+            lr_cache=reference.lr_cache,
+            hr_cache=reference.hr_cache,
         )
 
     @torch.inference_mode()
@@ -196,7 +213,6 @@ class AvatarPipeline(ChunkModels):
             ValueError: as `step`.
         """
         new = _new_latents(samples)
-        state = replace(state, stage_ms=dict(state.stage_ms))
         tokens, audio = self._hear(samples, state)
         return replace(
             state,
@@ -207,18 +223,18 @@ class AvatarPipeline(ChunkModels):
         )
 
     def step(
-        self, samples: Tensor, state: ChunkState, sampling: SamplingConfig | None = None
-    ) -> tuple[Tensor, ChunkState]:
+        self, samples: Tensor, state: ChunkState, sampling: SamplingConfig | Rung = Rung.FULL
+    ) -> Chunk[ChunkState]:
         """Generate the next chunk.
 
         Args:
             samples: float [n·2560] mono 16 kHz in -1 … 1, the next n latents of sound, n in 1 … 6.
             state: of the stream; not changed.
-            sampling: steps, guidance, and what to leave out; default: the preset's.
+            sampling: a rung, or steps, guidance, and what to leave out; default: the preset's.
 
         Returns:
-            frames [4n, 3, H, W] float32 in 0 … 1, and the next state. The frames end `delay_frames` before the
-            sound does.
+            frames [4n, 3, H, W] float32 in 0 … 1, the next state, milliseconds by stage. The frames end
+            `delay_frames` before the sound does.
 
         Raises:
             ValueError: if the number of samples is not n·2560 with n in 1 … 6.
@@ -227,19 +243,22 @@ class AvatarPipeline(ChunkModels):
 
     @torch.inference_mode()
     def step_batch(
-        self, samples: Sequence[Tensor], states: Sequence[ChunkState], sampling: SamplingConfig | None = None
-    ) -> list[tuple[Tensor, ChunkState]]:
+        self,
+        samples: Sequence[Tensor],
+        states: Sequence[ChunkState],
+        sampling: SamplingConfig | Rung = Rung.FULL,
+    ) -> list[Chunk[ChunkState]]:
         """Generate the next chunk of several streams, each of them as `step` would.
 
         Streams with chunks of one length and equally many motion latents go through the models together; others after
-        them. A stream's share of a stage's time goes into its `stage_ms`.
+        them, and share their time.
 
         Args:
             samples, states: of each stream, as in `step`; chunks may differ in length.
             sampling: of all of them.
 
         Returns:
-            frames and next state of each stream, in the order of `states`.
+            the chunk of each stream, in the order of `states`.
 
         Raises:
             ValueError: as `step`, or if there are not as many samples as states.
@@ -249,7 +268,7 @@ class AvatarPipeline(ChunkModels):
         groups: dict[tuple[int, ...], list[int]] = {}
         for index, (sound, state) in enumerate(zip(samples, states, strict=True)):
             groups.setdefault((_new_latents(sound), *state.motion_counts), []).append(index)
-        made: dict[int, tuple[Tensor, ChunkState]] = {}
+        made: dict[int, Chunk[ChunkState]] = {}
         for members in groups.values():
             draft = self.draft([samples[index] for index in members], [states[index] for index in members], sampling)
             made.update(zip(members, self.finish(draft), strict=True))
@@ -257,7 +276,10 @@ class AvatarPipeline(ChunkModels):
 
     @torch.inference_mode()
     def draft(
-        self, samples: Sequence[Tensor], states: Sequence[ChunkState], sampling: SamplingConfig | None = None
+        self,
+        samples: Sequence[Tensor],
+        states: Sequence[ChunkState],
+        sampling: SamplingConfig | Rung = Rung.FULL,
     ) -> Draft:
         """The LR half of the next chunk of B streams: latents, small frames, keypoints.
 
@@ -270,24 +292,25 @@ class AvatarPipeline(ChunkModels):
         Raises:
             ValueError: as `step`.
         """
-        sampling = sampling or self.preset.sampling
-        states = [replace(state, stage_ms=dict(state.stage_ms)) for state in states]
+        sampling = rung_sampling(self.preset.sampling, sampling) if isinstance(sampling, Rung) else sampling
+        stage_ms: dict[str, float] = {}
         new = _new_latents(samples[0])
-        heard = [self._hear(sound, state) for sound, state in zip(samples, states, strict=True)]
+        with self.timed(stage_ms, "audio"):
+            heard = [self._hear(sound, state) for sound, state in zip(samples, states, strict=True)]
         tokens = torch.stack([chunk_tokens for chunk_tokens, _ in heard])
-        with self.timed(states, "lr_a2v"), self.fast():
-            planned = self.planned_keypoints(tokens, new, states)
-            lr_latents = self.generate_lr(tokens, new, planned, states, sampling)
-        with self.timed(states, "lr_decode"), self.fast():
+        with self.timed(stage_ms, "lr_a2v"), self.fast():
+            planned = self.planned_keypoints(tokens, new, list(states))
+            lr_latents = self.generate_lr(tokens, new, planned, list(states), sampling)
+        with self.timed(stage_ms, "lr_decode"), self.fast():
             is_half_rate = sampling.is_half_rate and not sampling.is_refined  # keypoints are read off every frame
             lr_cache = join_caches([state.lr_cache for state in states])
             lr_frames, lr_cache = self.call(self.frame_decoder.decode_chunk, lr_latents, lr_cache, is_half_rate)
             lr_frames = lr_frames.float().clamp_(0, 1)
         keypoints = None
         if sampling.is_refined:
-            with self.timed(states, "pose"):
+            with self.timed(stage_ms, "pose"):
                 keypoints = self.pose_estimator(lr_frames.flatten(0, 1)).unflatten(0, (len(states), -1))
-                keypoints[:, :, BACKGROUND] = at_rest(states)[:, None, BACKGROUND]
+                keypoints[:, :, BACKGROUND] = at_rest(list(states))[:, None, BACKGROUND]
                 if planned is not None:
                     found = with_planned_features(keypoints.flatten(0, 1), planned.flatten(0, 1))
                     keypoints = found.view_as(keypoints)
@@ -306,18 +329,19 @@ class AvatarPipeline(ChunkModels):
             )
             for row, (state, (chunk_tokens, audio)) in enumerate(zip(states, heard, strict=True))
         ]
-        return Draft(states, after, sampling, lr_latents, lr_frames, keypoints)
+        return Draft(list(states), after, sampling, lr_latents, lr_frames, keypoints, stage_ms)
 
     @torch.inference_mode()
-    def finish(self, draft: Draft) -> list[tuple[Tensor, ChunkState]]:
-        """The HR half of a chunk of B streams: frames [4n, 3, H, W] and next state of each, as `step_batch`."""
+    def finish(self, draft: Draft) -> list[Chunk[ChunkState]]:
+        """The HR half of a chunk of B streams, each as `step_batch` gives it."""
         states, sampling, m = draft.states, draft.sampling, self.preset.motion_latents
+        stage_ms = dict(draft.stage_ms)
         if draft.keypoints is None:
-            with self.timed(states, "decode"):
+            with self.timed(stage_ms, "decode"):
                 larger = self._enlarge(draft.lr_frames.flatten(0, 1), sampling.is_half_rate)
-            return list(zip(larger.unflatten(0, (len(states), -1)), draft.after, strict=True))
-        hr_latents = self.refine(draft.lr_latents, draft.keypoints, states, sampling)
-        with self.timed(states, "decode"), self.fast():
+            return _chunks(larger.unflatten(0, (len(states), -1)), draft.after, stage_ms)
+        hr_latents = self.refine(draft.lr_latents, draft.keypoints, states, sampling, stage_ms)
+        with self.timed(stage_ms, "decode"), self.fast():
             hr_cache = join_caches([state.hr_cache for state in states])
             frames, hr_cache = self.call(self.frame_decoder.decode_chunk, hr_latents, hr_cache, sampling.is_half_rate)
             frames = frames.float().clamp_(0, 1)
@@ -330,7 +354,7 @@ class AvatarPipeline(ChunkModels):
             )
             for row, (state, following) in enumerate(zip(states, draft.after, strict=True))
         ]
-        return list(zip(frames, after, strict=True))
+        return _chunks(frames, after, stage_ms)
 
     @staticmethod
     def to_i420(frames: Tensor) -> Tensor:
@@ -339,9 +363,8 @@ class AvatarPipeline(ChunkModels):
 
     def _hear(self, samples: Tensor, state: ChunkState) -> tuple[Tensor, AudioState]:
         """Audio tokens [context + 4n, D] up to the chunk's end, and what the encoder carries."""
-        with self.timed([state], "audio"):
-            tokens, audio = self.audio.step(samples.to(self.device, torch.float32), state.audio)
-            return torch.cat([state.audio_tokens, tokens]), audio
+        tokens, audio = self.audio.step(samples.to(self.device, torch.float32), state.audio)
+        return torch.cat([state.audio_tokens, tokens]), audio
 
     def _enlarge(self, lr_frames: Tensor, is_half_rate: bool) -> Tensor:
         """LR frames [4n, 3, h, w] in 0 … 1 → [4n, 3, H, W]; frames that are shown twice are enlarged once."""
@@ -354,6 +377,26 @@ class AvatarPipeline(ChunkModels):
         """Audio tokens before a chunk that its windows reach back to."""
         extra = self.preset.lr_a2v.audio_window - FRAMES_PER_LATENT
         return FRAMES_PER_LATENT * self.preset.motion_latents + extra
+
+
+def rung_sampling(own: SamplingConfig, rung: Rung) -> SamplingConfig:
+    """A preset's own sampling without what a rung leaves out."""
+    if rung is Rung.FULL:
+        return own
+    return replace(
+        own,
+        lr_steps=max(1, own.lr_steps // 2),
+        audio_guidance=1.0,
+        text_guidance=1.0,
+        is_refined=own.is_refined and rung < Rung.NO_REFINER,
+        is_half_rate=own.is_half_rate or rung.is_half_rate,
+    )
+
+
+def _chunks(frames: Tensor, after: list[ChunkState], stage_ms: dict[str, float]) -> list[Chunk[ChunkState]]:
+    """The chunks of B streams, which share the time that all of them took."""
+    share_ms = {stage: ms / len(after) for stage, ms in stage_ms.items()}
+    return [Chunk(made, state, share_ms) for made, state in zip(frames, after, strict=True)]
 
 
 def _has_bf16(device: torch.device) -> bool:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,7 +15,20 @@ from models.motion import ramped_energy
 from models.vae import DecoderCache
 
 
-@dataclass
+@dataclass(frozen=True)
+class Reference:
+    """What `AvatarPipeline` makes of a picture, once. Latents are normalised."""
+
+    lr_picture: Tensor  # [1, 3, 8h, 8w] in 0 … 1
+    hr_picture: Tensor  # [1, 3, 16h, 16w]
+    lr_latents: Tensor  # [1, C, 1, h, w]
+    hr_latents: Tensor  # [1, C, 1, 2h, 2w]
+    keypoints: Tensor  # [143, 3], background included
+    lr_cache: DecoderCache  # of the decoder, after the reference
+    hr_cache: DecoderCache
+
+
+@dataclass(frozen=True)
 class ChunkState:
     """State of one stream; `AvatarPipeline.step` returns the next one and leaves this one as it was.
 
@@ -29,11 +41,7 @@ class ChunkState:
     frame_index: int  # media time of the next frame to come out, in frames; negative during the look-ahead
     latent_index: int  # latents made so far, without the reference
     text: Tensor  # [1, Lt, text_width]
-    lr_picture: Tensor  # [1, 3, 8h, 8w] in 0 … 1, the reference
-    hr_picture: Tensor  # [1, 3, 16h, 16w]
-    lr_reference: Tensor  # [1, C, 1, h, w]
-    hr_reference: Tensor  # [1, C, 1, 2h, 2w]
-    reference_keypoints: Tensor  # [143, 3], background included
+    reference: Reference
     audio: AudioState
     audio_tokens: Tensor  # [context, audio_width], tokens before the next chunk's first frame
     lr_motion: Tensor | None = None  # [1, C, m, h, w]
@@ -45,7 +53,6 @@ class ChunkState:
     motion_energy: float = 1.0  # that is aimed at
     energy_before: float = 1.0  # that it comes from
     energy_changed: int | None = None  # motion_index of the change; None: never
-    stage_ms: dict[str, float] = field(default_factory=dict)  # milliseconds so far, by stage
 
     @property
     def motion_counts(self) -> tuple[int, int]:
@@ -63,23 +70,6 @@ class ChunkState:
         """Motion energy [count] of the frames from `first` of the motion plan on."""
         return ramped_energy(first, count, self.energy_before, self.motion_energy, self.energy_changed)
 
-    def copy(self) -> ChunkState:
-        """An independent copy."""
-        return copy.deepcopy(self)
-
-    def to(self, device: torch.device | str) -> ChunkState:
-        """The same state with its tensors on another device."""
-
-        def moved(value: object) -> object:
-            if isinstance(value, Tensor | AudioState):
-                return value.to(device)
-            if isinstance(value, tuple):
-                return tuple(moved(item) for item in value)
-            return value
-
-        values = {item.name: moved(getattr(self, item.name)) for item in fields(self)}
-        return ChunkState(**{**values, "stage_ms": dict(self.stage_ms)})  # type: ignore[arg-type]
-
 
 @dataclass(frozen=True)
 class Draft:
@@ -95,6 +85,7 @@ class Draft:
     lr_latents: Tensor  # [B, C, n, h, w]
     lr_frames: Tensor  # [B, 4n, 3, 8h, 8w] in 0 … 1
     keypoints: Tensor | None  # [B, 4n, 143, 3]
+    stage_ms: dict[str, float]  # of all streams together
 
 
 def join(rows: Sequence[Tensor]) -> Tensor:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from models.flops import count_flops
+from models.talking import Chunk
 from streamer.audio_in import SampleReader, SoundSource
 from streamer.errors import InputError
 from streamer.mark import MarkStamp
@@ -22,12 +23,6 @@ from streamer.video_out import SOUND_RATE_HZ, VideoWriter
 
 FRAMES_PER_LATENT = 4
 MAX_CHUNK_LATENTS = 6
-
-
-class ChunkState(Protocol):
-    """What the renderer reads of the pipeline's state."""
-
-    stage_ms: dict[str, float]
 
 
 class Pipeline(Protocol):
@@ -56,7 +51,7 @@ class Pipeline(Protocol):
 
     def start(self, reference: torch.Tensor, prompt: str = "", seed: int = 0, chunk_latents: int = 3) -> Any: ...
 
-    def step(self, samples: torch.Tensor, state: Any) -> tuple[torch.Tensor, Any]: ...
+    def step(self, samples: torch.Tensor, state: Any) -> Chunk[Any]: ...
 
 
 @dataclass(frozen=True)
@@ -100,6 +95,12 @@ class RenderTimes:
     first_stage_ms: dict[str, float] = field(default_factory=dict)
     gflop_per_frame: float | None = None
     setup_s: float = 0.0
+
+    def add_stages(self, stage_ms: dict[str, float]) -> None:
+        """Count a step's milliseconds by stage."""
+        self.first_stage_ms = self.first_stage_ms or dict(stage_ms)
+        for stage, ms in stage_ms.items():
+            self.stage_ms[stage] = self.stage_ms.get(stage, 0.0) + ms
 
 
 class SoundFeed:
@@ -174,12 +175,11 @@ def render(
                 state = pipeline.start(torch.from_numpy(reference), options.prompt, options.seed, options.chunk_latents)
                 times.setup_s = time.perf_counter() - began
             began = time.perf_counter()
-            frames, state = pipeline.step(torch.from_numpy(samples), state)
+            frames, state, stage_ms = pipeline.step(torch.from_numpy(samples), state)
             pictures = to_pictures(frames)
             times.chunk_s.append(time.perf_counter() - began)
             times.chunk_frames.append(len(pictures))
-            if not times.first_stage_ms:
-                times.first_stage_ms = dict(state.stage_ms)
+            times.add_stages(stage_ms)
             pictures, to_drop = pictures[to_drop:], max(0, to_drop - len(pictures))
             if feed.frames_total is not None:
                 pictures = pictures[: feed.frames_total - times.frames]
@@ -194,7 +194,6 @@ def render(
     finally:
         feed.close()
         soundtrack.close()
-    times.stage_ms = dict(state.stage_ms)
     if options.is_flop_counted:
         times.gflop_per_frame = count_gflop_per_frame(pipeline, state, chunk_frames, frame_samples)
     return times

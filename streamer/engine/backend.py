@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import dataclasses
 import os
 import time
 from collections.abc import Sequence
@@ -12,14 +11,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from streamer.engine.config import EngineConfig
-from streamer.engine.ladder import MADE_RUNGS, Rung
+from streamer.engine.ladder import Rung
 from streamer.mark import MarkStamp
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from models.configs import SamplingConfig
-    from models.state import ChunkState
 
 
 Chunk = tuple[np.ndarray, Any, dict[str, float]]
@@ -42,6 +38,11 @@ class Backend(Protocol):
     @property
     def delay_frames(self) -> int: ...
 
+    @property
+    def rungs(self) -> tuple[Rung, ...]:
+        """The ways to make a chunk, FULL first, without HOLD."""
+        ...
+
     def start(
         self, reference: np.ndarray, prompt: str, seed: int, chunk_latents: int, motion_energy: float, first_frame: int
     ) -> Any: ...
@@ -55,8 +56,8 @@ class Backend(Protocol):
         """Of each stream planes uint8 [4n, H·3/2, W], the next state, and its milliseconds by stage."""
         ...
 
-    def planes(self, reference: np.ndarray) -> np.ndarray:
-        """A reference picture as a frame, uint8 [H·3/2, W]."""
+    def still(self, state: Any) -> np.ndarray:
+        """A stream's presenter at rest as a frame, uint8 [H·3/2, W]."""
         ...
 
     def hold(self, samples: np.ndarray, state: Any) -> Any: ...
@@ -101,8 +102,6 @@ class AvatarBackend:
             self._behind, self._colour = (
                 torch.from_numpy(layer).permute(2, 0, 1).to(self._pipeline.device) for layer in layers
             )
-        own = self._pipeline.preset.sampling
-        self._samplings: dict[Rung, SamplingConfig] = {rung: rung_sampling(own, rung) for rung in MADE_RUNGS}
 
     @property
     def fps(self) -> int:
@@ -120,6 +119,10 @@ class AvatarBackend:
     def delay_frames(self) -> int:
         return self._pipeline.delay_frames
 
+    @property
+    def rungs(self) -> tuple[Rung, ...]:
+        return self._pipeline.rungs
+
     def start(
         self, reference: np.ndarray, prompt: str, seed: int, chunk_latents: int, motion_energy: float, first_frame: int
     ) -> Any:
@@ -131,18 +134,17 @@ class AvatarBackend:
         return LARGEST_BATCH if self._pipeline.device.type == "cuda" else 1
 
     def step_batch(self, samples: Sequence[np.ndarray], states: Sequence[Any], rung: Rung) -> list[Chunk]:
-        fresh = [dataclasses.replace(state, stage_ms={}) for state in states]
         sounds = [self._torch.tensor(sound) for sound in samples]
-        made = self._pipeline.step_batch(sounds, fresh, self._samplings[rung])
-        return [self._chunk(frames, state) for frames, state in made]
+        made = self._pipeline.step_batch(sounds, states, rung)
+        return [self._chunk(*chunk) for chunk in made]
 
-    def planes(self, reference: np.ndarray) -> np.ndarray:
-        return self._planes(self._torch.tensor(reference, device=self._pipeline.device)[None])[0]
+    def still(self, state: Any) -> np.ndarray:
+        return self._planes(self._pipeline.still(state))[0]
 
-    def _chunk(self, frames: Tensor, state: ChunkState) -> Chunk:
+    def _chunk(self, frames: Tensor, state: Any, stage_ms: dict[str, float]) -> Chunk:
         began_s = time.monotonic()
         planes = self._planes(frames)
-        return planes, state, state.stage_ms | {"convert": (time.monotonic() - began_s) * 1e3}
+        return planes, state, stage_ms | {"convert": (time.monotonic() - began_s) * 1e3}
 
     def _planes(self, frames: Tensor) -> np.ndarray:
         """Frames [T, 3, H, W] in 0 … 1 → uint8 [T, H·3/2, W]; on the device, which on a GPU halves what is copied."""
@@ -172,16 +174,3 @@ def _keep_freed_memory() -> None:
         mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # the largest that it takes
         mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
-
-def rung_sampling(own: SamplingConfig, rung: Rung) -> SamplingConfig:
-    """A preset's own sampling without what a rung leaves out."""
-    if rung is Rung.FULL:
-        return own
-    return dataclasses.replace(
-        own,
-        lr_steps=max(1, own.lr_steps // 2),
-        audio_guidance=1.0,
-        text_guidance=1.0,
-        is_refined=own.is_refined and rung < Rung.NO_REFINER,
-        is_half_rate=own.is_half_rate or rung in (Rung.HALF_RATE, Rung.NO_REFINER_HALF_RATE),
-    )

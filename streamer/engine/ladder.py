@@ -9,9 +9,10 @@ been low for long tries the next rung, if that would be in time on the machine a
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from models.talking import Rung
 
 CLIMB_CHUNKS = 4  # with room for a better rung, before it is taken: descending is at once, climbing is not
 CLIMB_ROOM = 1.15  # a better rung must fit with this much slower a machine
@@ -22,23 +23,6 @@ LATE_ALLOWED_S = 0.12  # the playout still shows what comes this late; later tha
 _GAIN = 0.25  # of the running means
 _COST_GAIN = 0.05
 _SPIKE = 2.0  # a chunk counts at most this many times what was predicted: one stall must not hold the ladder down
-
-
-class Rung(enum.IntEnum):
-    """What is left out, from nothing to everything. Each costs less than the one before.
-
-    Below FULL guidance and half of the LR steps are left out too, where a preset has them.
-    """
-
-    FULL = 0
-    HALF_RATE = 1  # every second frame, shown twice
-    NO_REFINER = 2  # LR frames enlarged, all of them
-    NO_REFINER_HALF_RATE = 3
-    HOLD = 4  # the last frame stays
-
-
-MADE_RUNGS = tuple(rung for rung in Rung if rung is not Rung.HOLD)
-CHEAPEST = MADE_RUNGS[-1]
 
 
 @dataclass(frozen=True)
@@ -67,15 +51,17 @@ class Ladder:
     """Predicts what a rung costs and chooses one for each chunk.
 
     Args:
-        latent_s: seconds a latent of every rung but HOLD, measured on the machine at rest.
+        latent_s: seconds a latent of every rung that the model has, FULL among them, but not HOLD; measured on the
+            machine at rest.
     """
 
     def __init__(self, latent_s: dict[Rung, float]) -> None:
-        if missing := [rung.name for rung in MADE_RUNGS if latent_s.get(rung, 0) <= 0]:
-            raise ValueError(f"every rung needs its cost, none for {', '.join(missing)}")
-        self._rest_s: dict[Rung, float] = {rung: latent_s[rung] for rung in MADE_RUNGS}
+        self._rungs = tuple(sorted(latent_s))
+        if Rung.FULL not in latent_s or min(latent_s.values()) <= 0:
+            raise ValueError(f"every rung needs its cost, FULL among them, got {latent_s}")
+        self._rest_s = dict(latent_s)
         self._latent_s = dict(self._rest_s)
-        self._idle_chunks = dict.fromkeys(MADE_RUNGS, 0)  # since each rung was made
+        self._idle_chunks = dict.fromkeys(self._rungs, 0)  # since each rung was made
         self.load = 1.0
         self._deviation = 0.1
 
@@ -113,11 +99,11 @@ class Ladder:
         """
         best = self._best(waiting, now_s, 1.0)
         if best is None:
-            finish_s = now_s + self.predicted_s(CHEAPEST, waiting[0].latents)
+            finish_s = now_s + self.predicted_s(self._rungs[-1], waiting[0].latents)
             stream.calm_chunks = 0
             if finish_s > waiting[0].deadline_s + LATE_ALLOWED_S:
                 return Rung.HOLD  # where it stood before counts again when the hold is over
-            best = CHEAPEST
+            best = self._rungs[-1]
         roomy = self._best(waiting, now_s, CLIMB_ROOM)
         stream.rung_chunks += 1
         if best > stream.rung:
@@ -127,32 +113,36 @@ class Ladder:
         elif roomy is not None and roomy < stream.rung:
             stream.calm_chunks += 1
             if stream.calm_chunks >= CLIMB_CHUNKS:
-                stream.move(Rung(stream.rung - 1))
+                stream.move(self._better(stream.rung))
         elif stream.rung_chunks > stream.try_after and self._may_try(stream.rung, waiting, now_s):
-            stream.move(Rung(stream.rung - 1))
+            stream.move(self._better(stream.rung))
         else:
             stream.calm_chunks = 0
         return stream.rung
+
+    def _better(self, rung: Rung) -> Rung:
+        """The next better one of the model's."""
+        return self._rungs[self._rungs.index(rung) - 1]
 
     def _may_try(self, rung: Rung, waiting: Sequence[Due], now_s: float) -> bool:
         """Whether one chunk waits, and the next better rung would have it in time if the machine did nothing else."""
         if rung is Rung.FULL or len(waiting) > 1:
             return False
-        return now_s + self._rest_s[Rung(rung - 1)] * waiting[0].latents <= waiting[0].deadline_s
+        return now_s + self._rest_s[self._better(rung)] * waiting[0].latents <= waiting[0].deadline_s
 
     def _best(self, waiting: Sequence[Due], now_s: float, slower: float) -> Rung | None:
         """The best rung at which all that can be in time are; None if the first cannot."""
-        return next((rung for rung in MADE_RUNGS if self._all_in_time(rung, waiting, now_s, slower)), None)
+        return next((rung for rung in self._rungs if self._all_in_time(rung, waiting, now_s, slower)), None)
 
     def _all_in_time(self, rung: Rung, waiting: Sequence[Due], now_s: float, slower: float) -> bool:
-        busy_until_s = now_s
+        busy_until_s, cheapest = now_s, self._rungs[-1]
         for place, due in enumerate(waiting):
             finish_s = busy_until_s + slower * self.predicted_s(rung, due.latents)
             if finish_s <= due.deadline_s:
                 busy_until_s = finish_s
             elif place == 0:
                 return False
-            elif rung is not CHEAPEST and now_s + self.predicted_s(CHEAPEST, due.latents) <= due.deadline_s:
+            elif rung is not cheapest and now_s + self.predicted_s(cheapest, due.latents) <= due.deadline_s:
                 return False  # a cheaper rung may save it
             # else it will be held whatever is done, and costs nothing
         return True

@@ -27,9 +27,9 @@ _STAGES = ("audio", "lr_a2v", "lr_decode", "pose", "low_pass", "refiner", "decod
 
 @dataclass(frozen=True)
 class PatternState:
-    """State of one stream: `dark` uint8 [H, W, 3], and the sound [delay·640] that is heard but not shown yet."""
+    """State of one stream: the reference uint8 [H, W, 3], and the sound [delay·640] that is heard but not shown yet."""
 
-    dark: np.ndarray
+    picture: np.ndarray
     waiting: np.ndarray
     frame_index: int
 
@@ -47,6 +47,7 @@ class PatternBackend:
     sample_rate = 16_000
     delay_frames = 2
     largest_batch = 1
+    rungs = tuple(_COST)
 
     def __init__(
         self, frame_size: tuple[int, int] = (256, 256), step_ms: float = 0.0, mark: Mark | None = None
@@ -67,7 +68,7 @@ class PatternBackend:
     ) -> PatternState:
         """State of a new stream; see `AvatarPipeline.start`."""
         waiting = np.zeros(self.delay_frames * FRAME_SAMPLES, np.float32)
-        return PatternState(self._dark(reference), waiting, first_frame - self.delay_frames)
+        return PatternState(self._picture(reference), waiting, first_frame - self.delay_frames)
 
     def step_batch(
         self, samples: Sequence[np.ndarray], states: Sequence[PatternState], rung: Rung
@@ -79,10 +80,9 @@ class PatternBackend:
             chunks.append((self._planes(pictures), after, stage_ms | {"convert": 0.0}))
         return chunks
 
-    def planes(self, reference: np.ndarray) -> np.ndarray:
-        """A reference picture as a frame, uint8 [H·3/2, W]."""
-        picture = (reference.clip(0, 1) * 255 + 0.5).astype(np.uint8).transpose(1, 2, 0)
-        return self._planes(np.ascontiguousarray(picture)[None])[0]
+    def still(self, state: PatternState) -> np.ndarray:
+        """The reference as a frame, uint8 [H·3/2, W]."""
+        return self._planes(state.picture[None].copy())[0]
 
     def _planes(self, pictures: np.ndarray) -> np.ndarray:
         if self._stamp is not None:
@@ -97,12 +97,13 @@ class PatternBackend:
         sound = np.concatenate([state.waiting, samples])
         by_frame = sound[: len(samples)].reshape(-1, FRAME_SAMPLES)
         is_loud = np.sqrt(np.square(by_frame).mean(axis=1)) > LOUD_RMS
+        dark = (state.picture * _DARK + 0.5).astype(np.uint8)
         pictures = np.empty((len(by_frame), *self.frame_size, 3), np.uint8)
         for k, loud in enumerate(is_loud):
             if rung in (Rung.HALF_RATE, Rung.NO_REFINER_HALF_RATE) and k % 2:
                 pictures[k] = pictures[k - 1]
             else:
-                pictures[k] = 255 if loud else state.dark
+                pictures[k] = 255 if loud else dark
                 draw_counter(pictures[k], state.frame_index + k)
         time.sleep(max(0.0, self.step_ms * _COST[rung] / 1e3 - (time.perf_counter() - began)))
         stage_ms = dict.fromkeys(_STAGES, 0.0) | {"decode": (time.perf_counter() - began) * 1e3}
@@ -119,15 +120,15 @@ class PatternBackend:
 
     def set_reference(self, state: PatternState, reference: np.ndarray) -> PatternState:
         """See `AvatarPipeline.set_reference`."""
-        return replace(state, dark=self._dark(reference))
+        return replace(state, picture=self._picture(reference))
 
     def _after(self, sound: np.ndarray, state: PatternState, frames: int) -> PatternState:
         return replace(state, waiting=sound[frames * FRAME_SAMPLES :], frame_index=state.frame_index + frames)
 
-    def _dark(self, reference: np.ndarray) -> np.ndarray:
+    def _picture(self, reference: np.ndarray) -> np.ndarray:
         if reference.shape != (3, *self.frame_size):
             raise ValueError(f"reference must be [3, H, W] of {self.frame_size}, got {list(reference.shape)}")
-        return (reference.transpose(1, 2, 0) * 255 * _DARK + 0.5).astype(np.uint8)
+        return (reference.transpose(1, 2, 0).clip(0, 1) * 255 + 0.5).astype(np.uint8)
 
 
 def draw_counter(picture: np.ndarray, index: int) -> None:

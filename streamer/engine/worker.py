@@ -14,7 +14,7 @@ import signal
 import socket
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,7 +36,7 @@ from streamer.engine.channel import (
     Step,
 )
 from streamer.engine.config import FRAMES_PER_LATENT, EngineConfig, EngineFacts
-from streamer.engine.ladder import CLIMB_ROOM, MADE_RUNGS, Due, Ladder, Rung, StreamRung
+from streamer.engine.ladder import CLIMB_ROOM, Due, Ladder, Rung, StreamRung
 from streamer.engine.shared_frames import SAMPLES_PER_LATENT, Ring, read_array
 
 WARM_LATENTS = 3
@@ -158,7 +158,7 @@ class Worker:
         self._backend = make_backend(config)
         height, width = self._backend.frame_size
         self._streams: dict[int, WorkerStream] = {}
-        rung_s = known.rung_s if known is not None else measure_rungs(self._warm_up())
+        rung_s = known.rung_s if known is not None else measure_rungs(self._warm_up(), self._backend.rungs)
         self._ladder = Ladder(rung_s)
         latent_s = FRAMES_PER_LATENT / self._backend.fps
         self._channel.send(
@@ -235,7 +235,7 @@ class Worker:
             self._channel.send(Opened(request.stream, f"the stream could not be opened: {error}"))
             return
         conditions = Conditions(request.prompt, request.motion_energy, reference)
-        shown = Snapshot(state, conditions, self._backend.planes(reference))
+        shown = Snapshot(state, conditions, self._backend.still(state))
         self._streams[request.stream] = WorkerStream(request, ring, shown)
         self._channel.send(Opened(request.stream))
 
@@ -333,8 +333,10 @@ class Worker:
         return state
 
 
-def measure_rungs(make: Callable[[Rung], object], clock: Callable[[], float] = time.monotonic) -> dict[Rung, float]:
-    """Seconds a latent of every rung but HOLD: the faster of two chunks of `WARM_LATENTS`, after a cold one.
+def measure_rungs(
+    make: Callable[[Rung], object], rungs: Sequence[Rung], clock: Callable[[], float] = time.monotonic
+) -> dict[Rung, float]:
+    """Seconds a latent of every rung of a model: the faster of two chunks of `WARM_LATENTS`, after a cold one.
 
     Where that takes longer than `WARM_LIMIT_S`, the cold figure stands for the rungs that were not reached.
 
@@ -345,7 +347,7 @@ def measure_rungs(make: Callable[[Rung], object], clock: Callable[[], float] = t
     make(Rung.FULL)
     cold_s = clock() - began_s
     latent_s: dict[Rung, float] = {}
-    for rung in MADE_RUNGS:
+    for rung in rungs:
         times: list[float] = []
         while len(times) < 2 and clock() - began_s < WARM_LIMIT_S:
             step_began_s = clock()

@@ -25,18 +25,17 @@ def parts(sound: torch.Tensor) -> list[torch.Tensor]:
 def test_frames_and_states_are_those_of_one_after_the_other(pipeline, reference, sound, name):
     expected, state = [], pipeline.start(reference, "happy", seed=1)
     for samples in parts(sound):
-        frames, state = pipeline.step(samples, state, SAMPLINGS[name])
-        expected.append((frames, state))
+        expected.append(pipeline.step(samples, state, SAMPLINGS[name]))
+        state = expected[-1].state
     found = list(overlapped(pipeline, parts(sound), pipeline.start(reference, "happy", seed=1), SAMPLINGS[name]))
     for one, other in zip(found, expected, strict=True):
         assert_same(one, other)
 
 
 def test_goes_on_where_a_stream_is(pipeline, reference, sound):
-    _, state = pipeline.step(sound[:CHUNK], pipeline.start(reference))
-    expected, after = pipeline.step(sound[CHUNK : 2 * CHUNK], state)
-    ((frames, last),) = overlapped(pipeline, [sound[CHUNK : 2 * CHUNK]], state)
-    assert_same((frames, last), (expected, after))
+    _, state, _ = pipeline.step(sound[:CHUNK], pipeline.start(reference))
+    (chunk,) = overlapped(pipeline, [sound[CHUNK : 2 * CHUNK]], state)
+    assert_same(chunk, pipeline.step(sound[CHUNK : 2 * CHUNK], state))
     assert list(overlapped(pipeline, [], state)) == []
 
 
@@ -62,9 +61,9 @@ def test_the_next_lr_half_runs_while_this_hr_half_does(pipeline, reference, soun
 
 def test_stage_times_are_of_the_chunk_itself(pipeline, reference, sound):
     chunks = list(overlapped(pipeline, parts(sound), pipeline.start(reference)))
-    for _, state in chunks:
-        assert {"lr_a2v", "refiner", "decode"} <= state.stage_ms.keys()
-    assert chunks[-1][1].stage_ms["refiner"] < sum(state.stage_ms["refiner"] for _, state in chunks)
+    for chunk in chunks:
+        assert {"lr_a2v", "refiner", "decode"} <= chunk.stage_ms.keys()
+    assert chunks[-1].stage_ms["refiner"] < sum(chunk.stage_ms["refiner"] for chunk in chunks)
 
 
 def test_bad_sound_is_an_error_and_leaves_no_thread(pipeline, reference, sound):
@@ -81,6 +80,6 @@ def test_halves_on_two_cuda_streams_do_not_read_early(reference, sound):
     for component in (pipeline.vae, pipeline.lr_a2v, pipeline.refiner):
         fill_zero_weights(component)
     state, chunks = pipeline.start(reference, seed=1), [sound[k * CHUNK : (k + 1) * CHUNK] for k in range(12)]
-    for frames, after in overlapped(pipeline, list(chunks), state):
-        expected, state = pipeline.step(chunks.pop(0), state)
+    for frames, after, _ in overlapped(pipeline, list(chunks), state):
+        expected, state, _ = pipeline.step(chunks.pop(0), state)
         assert (frames - expected).abs().max() < 1e-3 and after.frame_index == state.frame_index

@@ -20,7 +20,7 @@ def test_chunks_have_their_shapes_and_cost(name, size, teraflop, monkeypatch):
         state = pipeline.start(torch.empty(3, *size))
         for index in (-2, 10):
             with flop_counter() as counter:
-                frames, state = pipeline.step(torch.empty(3 * 2560), state)
+                frames, state, _ = pipeline.step(torch.empty(3 * 2560), state)
             assert frames.shape == (12, 3, *size) and state.frame_index == index + 12
         assert pipeline.to_i420(frames).shape == (12, size[0] * 3 // 2, size[1])
         motion = pipeline.preset.motion_latents

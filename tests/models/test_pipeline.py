@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 
 import pytest
@@ -13,7 +14,7 @@ def run(pipeline: AvatarPipeline, state, sound: torch.Tensor, sizes: list[int], 
     """Frames of consecutive steps of the given sizes in latents."""
     frames, position = [], 0
     for size in sizes:
-        part, state = pipeline.step(sound[position : position + size * CHUNK], state, **options)
+        part, state, _ = pipeline.step(sound[position : position + size * CHUNK], state, **options)
         frames.append(part)
         position += size * CHUNK
     return torch.cat(frames), state
@@ -40,8 +41,8 @@ def test_later_sound_cannot_change_frames_before_the_look_ahead(pipeline, refere
 
 def test_step_leaves_its_state_alone(pipeline, reference, sound):
     state = pipeline.start(reference)
-    first, _ = pipeline.step(sound[:CHUNK], state)
-    again, _ = pipeline.step(sound[:CHUNK], state)
+    first, _, _ = pipeline.step(sound[:CHUNK], state)
+    again, _, _ = pipeline.step(sound[:CHUNK], state)
     assert torch.equal(first, again)
 
 
@@ -51,17 +52,17 @@ def test_streams_on_one_pipeline_do_not_touch_each_other(pipeline, reference, so
     mixed = []
     for k in range(4):
         part = sound[2 * k * CHUNK : 2 * (k + 1) * CHUNK]
-        frames, one = pipeline.step(part, one)
-        _, other = pipeline.step(part.flip(0), other)
+        frames, one, _ = pipeline.step(part, one)
+        _, other, _ = pipeline.step(part.flip(0), other)
         mixed.append(frames)
     assert torch.equal(torch.cat(mixed), alone)
 
 
 def test_copied_state_goes_on_like_the_original(pipeline, reference, sound):
     _, state = run(pipeline, pipeline.start(reference), sound, [3])
-    copy = state.copy()
-    one, _ = pipeline.step(sound[3 * CHUNK : 4 * CHUNK], state)
-    two, _ = pipeline.step(sound[3 * CHUNK : 4 * CHUNK], copy.to("cpu"))
+    copied = copy.deepcopy(state)
+    one, _, _ = pipeline.step(sound[3 * CHUNK : 4 * CHUNK], state)
+    two, _, _ = pipeline.step(sound[3 * CHUNK : 4 * CHUNK], copied)
     assert torch.equal(one, two)
 
 
@@ -77,22 +78,22 @@ def test_state_does_not_grow(pipeline, reference, sound):
 
 
 def test_seed_decides_the_motion(pipeline, reference, sound):
-    one, _ = pipeline.step(sound[:CHUNK], pipeline.start(reference, seed=1))
-    two, _ = pipeline.step(sound[:CHUNK], pipeline.start(reference, seed=2))
+    one, _, _ = pipeline.step(sound[:CHUNK], pipeline.start(reference, seed=1))
+    two, _, _ = pipeline.step(sound[:CHUNK], pipeline.start(reference, seed=2))
     assert not torch.allclose(one, two)
 
 
 def test_noise_of_a_latent_does_not_depend_on_the_chunk(pipeline, reference):
     state = pipeline.start(reference, seed=9)
-    together = pipeline._noise([state], 3, state.lr_reference, stream=0)
-    alone = pipeline._noise([dataclasses.replace(state, latent_index=2)], 1, state.lr_reference, stream=0)
+    together = pipeline._noise([state], 3, state.reference.lr_latents, stream=0)
+    alone = pipeline._noise([dataclasses.replace(state, latent_index=2)], 1, state.reference.lr_latents, stream=0)
     assert torch.allclose(together[:, :, 2:], alone)
 
 
 def test_guided_many_step_path_runs(pipeline, reference, sound):
     few = dataclasses.replace(UNDISTILLED, lr_steps=3, refiner_steps=2)
-    guided_frames, _ = pipeline.step(sound[:CHUNK], pipeline.start(reference, "sad"), few)
-    plain, _ = pipeline.step(sound[:CHUNK], pipeline.start(reference, "sad"), SamplingConfig(3, 2))
+    guided_frames, _, _ = pipeline.step(sound[:CHUNK], pipeline.start(reference, "sad"), few)
+    plain, _, _ = pipeline.step(sound[:CHUNK], pipeline.start(reference, "sad"), SamplingConfig(3, 2))
     assert guided_frames.shape == plain.shape
     assert not torch.allclose(guided_frames, plain)
 

@@ -75,15 +75,15 @@ def test_steps_of_a_chunk_go_over_its_prefix_once(reference, sound):
     for component in (pipeline.lr_a2v, pipeline.refiner):
         fill_zero_weights(component)
     sampling = SamplingConfig(lr_steps=3, refiner_steps=2, audio_guidance=2.0, text_guidance=1.5, pose_guidance=1.5)
-    _, state = pipeline.step(sound[: 2 * CHUNK], pipeline.start(reference))
+    _, state, _ = pipeline.step(sound[: 2 * CHUNK], pipeline.start(reference))
     latents: dict[str, list[int]] = {"lr_a2v": [], "refiner": []}
     for name, seen in latents.items():
         stem = getattr(pipeline, name).stem
         stem.register_forward_hook(lambda _, given, __, seen=seen: seen.append(given[0].shape[2]))
-    frames, _ = pipeline.step(sound[2 * CHUNK : 4 * CHUNK], state, sampling)
+    frames, _, _ = pipeline.step(sound[2 * CHUNK : 4 * CHUNK], state, sampling)
     assert sorted(latents["lr_a2v"]) == [2] * (2 + 9 + 1)  # 3 conditions: a prefix of 2 and 3 steps of 2 new ones
     assert sorted(latents["refiner"]) == [2] * (2 + 4)
     pipeline.keeps_prefix = False
-    every_time, _ = pipeline.step(sound[2 * CHUNK : 4 * CHUNK], state, sampling)
+    every_time, _, _ = pipeline.step(sound[2 * CHUNK : 4 * CHUNK], state, sampling)
     assert latents["lr_a2v"][-1] == latents["refiner"][-1] == 4
     assert (every_time - frames).abs().max() < 1e-4

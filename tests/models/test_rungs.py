@@ -26,7 +26,7 @@ def run(pipeline: AvatarPipeline, state, sound: torch.Tensor, rungs, size: int =
         if sampling is None:
             state = pipeline.hold(part, state)
         else:
-            new, state = pipeline.step(part, state, sampling)
+            new, state, _ = pipeline.step(part, state, sampling)
             frames.append(new)
     return torch.cat(frames), state
 
@@ -62,8 +62,8 @@ def test_half_rate_shows_every_second_frame_twice_and_is_otherwise_the_same(pipe
 
 def test_refiner_left_out_is_the_small_picture_enlarged(pipeline, reference, sound):
     state = pipeline.start(reference)
-    frames, _ = pipeline.step(sound[:CHUNK], state, LARGE)
-    _, refined = pipeline.step(sound[:CHUNK], state, PLAIN)
+    frames, _, _ = pipeline.step(sound[:CHUNK], state, LARGE)
+    _, refined, _ = pipeline.step(sound[:CHUNK], state, PLAIN)
     small, _ = pipeline.vae.decode_chunk(refined.lr_motion, state.lr_cache)
     enlarged = torch.nn.functional.interpolate(small[0].clamp(0, 1), scale_factor=2, mode="bicubic")
     assert torch.allclose(frames, enlarged.clamp(0, 1), atol=1e-5)
@@ -87,7 +87,7 @@ def test_motion_plan_waits_while_frames_are_held_and_the_sound_goes_on(pipeline,
     _, state = run(pipeline, pipeline.start(reference), sound, [PLAIN])
     held = pipeline.hold(sound[CHUNK : 2 * CHUNK], state)
     assert held.motion_index == state.motion_index and held.frame_index == state.frame_index + 4
-    _, stepped = pipeline.step(sound[CHUNK : 2 * CHUNK], state)
+    _, stepped, _ = pipeline.step(sound[CHUNK : 2 * CHUNK], state)
     assert torch.equal(held.audio_tokens, stepped.audio_tokens)
     assert torch.equal(held.audio.samples, stepped.audio.samples)
 
@@ -109,8 +109,8 @@ def test_new_prompt_counts_from_the_next_step_on(pipeline, reference, sound):
     _, state = run(pipeline, pipeline.start(reference, "sad"), sound, [PLAIN])
     changed = pipeline.set_prompt(state, "happy")
     assert torch.equal(pipeline.set_prompt(changed, "sad").text, state.text)
-    one, _ = pipeline.step(sound[:CHUNK], state)
-    two, _ = pipeline.step(sound[:CHUNK], changed)
+    one, _, _ = pipeline.step(sound[:CHUNK], state)
+    two, _, _ = pipeline.step(sound[:CHUNK], changed)
     assert not torch.equal(one, two)
 
 
@@ -127,8 +127,9 @@ def test_new_reference_keeps_the_sound_and_the_plan(pipeline, reference, sound):
     assert other.frame_index == state.frame_index and other.motion_energy == 0.3
     assert torch.equal(other.text, state.text) and torch.equal(other.audio_tokens, state.audio_tokens)
     fresh = pipeline.start(1 - reference)
-    assert torch.equal(other.hr_reference, fresh.hr_reference) and other.hr_motion is None and other.lr_motion is None
-    frames, _ = pipeline.step(sound[:CHUNK], other)
+    assert torch.equal(other.reference.hr_latents, fresh.reference.hr_latents)
+    assert other.hr_motion is None and other.lr_motion is None
+    frames, _, _ = pipeline.step(sound[:CHUNK], other)
     assert frames.shape == (4, 3, 96, 96)
 
 
@@ -140,7 +141,7 @@ def test_stream_started_late_has_the_noise_and_the_plan_of_its_time(pipeline, re
         state.latent_index,
         state.motion_index,
     )
-    one = pipeline._noise([late], 2, late.lr_reference, stream=0)
-    assert torch.equal(one, pipeline._noise([state], 2, state.lr_reference, stream=0))
+    one = pipeline._noise([late], 2, late.reference.lr_latents, stream=0)
+    assert torch.equal(one, pipeline._noise([state], 2, state.reference.lr_latents, stream=0))
     with pytest.raises(ValueError, match="first_frame"):
         pipeline.start(reference, first_frame=6)

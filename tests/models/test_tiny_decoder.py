@@ -237,8 +237,8 @@ def test_a_preset_with_a_tiny_decoder_makes_its_frames(reference, sound):
     pipeline = AvatarPipeline(replace(tiny(), tiny_decoder=TINY))
     with torch.no_grad():
         pipeline.tiny_decoder.decoder[-1].bias.fill_(0.5)
-    first, state = pipeline.step(sound[:2560], pipeline.start(reference))
-    frames, state = pipeline.step(sound[2560:5120], state)
+    first, state, _ = pipeline.step(sound[:2560], pipeline.start(reference))
+    frames, state, _ = pipeline.step(sound[2560:5120], state)
     assert first.shape == frames.shape == (4, 3, 96, 96)
     assert len(state.lr_cache) == len(state.hr_cache) == 9
     decoded, _ = pipeline.tiny_decoder.decode_chunk(state.hr_motion, None)

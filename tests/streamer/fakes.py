@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+
+from models.talking import Chunk
 
 FRAME_SAMPLES = 640
 
@@ -16,7 +18,6 @@ class FakeState:
     reference: torch.Tensor
     waiting: torch.Tensor  # sound that came in but is not shown yet
     frame_index: int
-    stage_ms: dict[str, float] = field(default_factory=dict)
 
 
 class FakePipeline:
@@ -47,8 +48,8 @@ class FakePipeline:
         shown = sound[: len(samples)].view(4 * latents, FRAME_SAMPLES)
         loudness = shown.square().mean(dim=1).sqrt().clamp(0, 1)
         frames = loudness.view(-1, 1, 1, 1).expand(-1, 3, *self.frame_size)
-        stages = {"decode": state.stage_ms.get("decode", 0.0) + 2.0 * len(frames)}
-        return frames, FakeState(state.reference, sound[len(samples) :], state.frame_index + len(frames), stages)
+        after = FakeState(state.reference, sound[len(samples) :], state.frame_index + len(frames))
+        return Chunk(frames, after, {"decode": 2.0 * len(frames)})
 
 
 class Tone:

@@ -90,7 +90,7 @@ def test_the_gpu_recipe_runs_at_toy_size_in_two_commands(tmp_path, monkeypatch, 
     recipe.main([*common, "--stages", second, *small])
     weights = tmp_path / "out" / "weights"
     pipeline = AvatarPipeline.load("tiny", weights)
-    frames, _ = pipeline.step(torch.zeros(2560), pipeline.start(torch.rand(3, 96, 96)))
+    frames, _, _ = pipeline.step(torch.zeros(2560), pipeline.start(torch.rand(3, 96, 96)))
     assert torch.isfinite(frames).all()
 
     part = [*common[:-1], str(tmp_path / "again"), "--stages", "latents", "--start", str(weights)]

@@ -77,7 +77,7 @@ def test_stages_one_after_the_other_give_a_pipeline(folder, monkeypatch, capsys)
     keep(folder, "one")
     checkpoints.write_config(folder / "weights", preset("tiny"))
     pipeline = AvatarPipeline.load("tiny", folder / "weights")
-    frames, _ = pipeline.step(torch.zeros(2560), pipeline.start(torch.rand(3, 96, 96)))
+    frames, _, _ = pipeline.step(torch.zeros(2560), pipeline.start(torch.rand(3, 96, 96)))
     assert torch.isfinite(frames).all()
 
 

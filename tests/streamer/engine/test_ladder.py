@@ -1,6 +1,8 @@
 import pytest
 
-from streamer.engine.ladder import CLIMB_CHUNKS, LATE_ALLOWED_S, MADE_RUNGS, TRY_CHUNKS, Due, Ladder, Rung, StreamRung
+from streamer.engine.ladder import CLIMB_CHUNKS, LATE_ALLOWED_S, TRY_CHUNKS, Due, Ladder, Rung, StreamRung
+
+MADE_RUNGS = tuple(Rung)[:-1]
 
 COSTS = {Rung.FULL: 0.10, Rung.HALF_RATE: 0.08, Rung.NO_REFINER: 0.04, Rung.NO_REFINER_HALF_RATE: 0.02}
 
@@ -127,5 +129,15 @@ def test_a_machine_that_stays_slow_is_seldom_tried() -> None:
 
 
 def test_costs_must_be_known() -> None:
-    with pytest.raises(ValueError, match="NO_REFINER_HALF_RATE"):
-        Ladder(dict.fromkeys(MADE_RUNGS[:3], 0.1))
+    with pytest.raises(ValueError, match="FULL"):
+        Ladder(dict.fromkeys(MADE_RUNGS[1:], 0.1))
+    with pytest.raises(ValueError, match="cost"):
+        Ladder(dict.fromkeys(MADE_RUNGS, 0.0))
+
+
+def test_a_model_with_two_rungs_moves_between_them_and_holds() -> None:
+    made, stream = Ladder({Rung.FULL: 0.1, Rung.NO_REFINER: 0.05}), StreamRung()
+    assert made.choose(stream, [Due(1.0, 3)], 0.0) is Rung.FULL
+    assert made.choose(stream, [Due(0.2, 3)], 0.0) is Rung.NO_REFINER
+    assert made.choose(stream, [Due(0.0, 3)], 1.0) is Rung.HOLD
+    assert [made.choose(stream, [Due(1.0, 3)], 0.0) for _ in range(CLIMB_CHUNKS)][-1] is Rung.FULL

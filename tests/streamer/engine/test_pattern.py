@@ -73,9 +73,9 @@ def test_chunks_come_as_marked_planes() -> None:
         planes, state, stage_ms = chunks[1]
         assert planes.shape == (4, 96, 64) and planes.dtype == np.uint8 and "convert" in stage_ms
         assert state.frame_index == 2 and np.array_equal(planes, chunks[0][0])
-        assert backend.planes(white).shape == (96, 64)
-        assert backend.planes(white)[40:64, 32:].min() <= darkest and (backend.planes(white)[:32, :32] == 235).all()
-    assert plain.planes(white)[:64].min() == 235
+        still = backend.still(state)
+        assert still.shape == (96, 64) and still[40:64, 32:].min() <= darkest and (still[:32, :32] == 235).all()
+    assert plain.still(plain.start(white))[:64].min() == 235
 
 
 def test_new_reference_is_shown_next() -> None:

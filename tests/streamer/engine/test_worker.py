@@ -13,10 +13,11 @@ import pytest
 from streamer.engine import worker as module
 from streamer.engine.channel import CloseStream, Done, NotDone, Open, Opened, Ready, Rewind, Step
 from streamer.engine.config import EngineConfig
-from streamer.engine.ladder import CLIMB_ROOM, MADE_RUNGS, Rung
+from streamer.engine.ladder import CLIMB_ROOM, Rung
 from streamer.engine.shared_frames import Ring, RingShape, array_file
 from streamer.engine.worker import Worker, measure_rungs
 
+MADE_RUNGS = tuple(Rung)[:-1]
 SIZE = (64, 64)
 PLANES = (SIZE[0] * 3 // 2, SIZE[1])
 SHAPE = RingShape(3, SIZE)
@@ -41,6 +42,7 @@ class FakeBackend:
     sample_rate: int = 16_000
     frame_size: tuple[int, int] = SIZE
     delay_frames: int = 2
+    rungs: tuple[Rung, ...] = MADE_RUNGS
     steps: list[tuple[Rung, FakeState]] = field(default_factory=list)
     failing: set[float] = field(default_factory=set)
     largest_batch: int = 1
@@ -63,8 +65,8 @@ class FakeBackend:
         value = int(sum(state.heard))
         return np.full((len(samples) // 640, *PLANES), value, np.uint8), state, {"decode": 1.0}
 
-    def planes(self, reference):
-        return np.full(PLANES, round(200 * float(reference.mean())), np.uint8)
+    def still(self, state):
+        return np.full(PLANES, round(200 * state.grey), np.uint8)
 
     def hold(self, samples, state):
         return replace(
@@ -319,10 +321,10 @@ def test_rungs_are_measured_without_the_cold_chunk_and_within_a_limit() -> None:
         now[0] += times[rung] * (10 if not made else 1)
         made.append(rung)
 
-    found = measure_rungs(make, lambda: now[0])
+    found = measure_rungs(make, MADE_RUNGS, lambda: now[0])
     assert found == {rung: pytest.approx(seconds / 3) for rung, seconds in times.items()}
 
     made.clear()
     times = dict.fromkeys(times, 100.0)
-    found = measure_rungs(make, lambda: now[0])
+    found = measure_rungs(make, MADE_RUNGS, lambda: now[0])
     assert made == [Rung.FULL] and set(found) == set(MADE_RUNGS)
