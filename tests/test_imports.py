@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import importlib.util
 import json
 import subprocess
@@ -13,7 +14,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("kernels", "models", "streamer", "training", "evaluation", "benchmarks")
+SHIPPED = ("kernels", "models", "streamer", "training", "evaluation")
+PACKAGES = (*SHIPPED, "benchmarks", "tests")
 
 # package -> prefixes of the project's own modules that it may import besides itself
 ALLOWED: dict[str, tuple[str, ...]] = {
@@ -22,8 +24,11 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "streamer": ("models",),
     "training": ("models", "kernels"),
     "evaluation": ("models", "training.synthetic"),
-    "benchmarks": PACKAGES,
+    "benchmarks": SHIPPED,
+    "tests": PACKAGES,
 }
+# Rooms of the streamer from the ground up: each may import those before it. Files that are not named are "files".
+FLOORS = ("errors", "files", "engine", "media", "voice", "session", "server", "doctor", "commands", "cli", "demo")
 NETWORK = ("asyncio", "socket", "ssl", "http", "urllib", "aiohttp", "aiortc", "requests", "websockets")
 
 
@@ -66,6 +71,44 @@ def test_package_imports_only_through_its_doors(package: str) -> None:
                 continue
             if not any(is_under(name, allowed) for allowed in ALLOWED[package]):
                 wrong.append(f"{path.relative_to(ROOT)}:{line} imports {name}")
+    assert not wrong, "\n".join(wrong)
+
+
+def import_graph() -> dict[str, set[str]]:
+    """Every module of the project with those it imports, at any depth; names taken from a package count as it."""
+    files = {module_name(path): path for package in PACKAGES for path in source_files(package)}
+    graph: dict[str, set[str]] = {}
+    for module, path in files.items():
+        found = {name if name in files else name.rpartition(".")[0] for _, name in imported_names(path)}
+        graph[module] = (found & files.keys()) - {module}
+    return graph
+
+
+def test_modules_import_in_no_circle() -> None:
+    graphlib.TopologicalSorter(import_graph()).prepare()  # CycleError names the modules of a circle
+
+
+def test_a_circle_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+    (tmp_path / "models" / "inner").mkdir(parents=True)
+    (tmp_path / "models" / "inner" / "__init__.py").write_text("from models.inner.low import thing\n")
+    (tmp_path / "models" / "inner" / "low.py").write_text("def late():\n    from models import top\n")
+    (tmp_path / "models" / "top.py").write_text("if TYPE_CHECKING:\n    from . import inner\n")
+    with pytest.raises(graphlib.CycleError, match="circle|cycle"):
+        test_modules_import_in_no_circle()
+
+
+def test_streamer_imports_only_from_lower_floors() -> None:
+    def floor(module: str) -> int:
+        room = module.split(".")[1] if module.count(".") else "files"
+        return FLOORS.index(room if room in FLOORS else "demo" if room == "__main__" else "files")
+
+    wrong = [
+        f"{module} imports {name}"
+        for module, names in import_graph().items()
+        for name in names
+        if is_under(module, "streamer") and is_under(name, "streamer") and floor(name) > floor(module)
+    ]
     assert not wrong, "\n".join(wrong)
 
 
@@ -145,8 +188,7 @@ def run_probe(root: Path, names: list[str]) -> dict:
 def test_importing_modules_touches_nothing() -> None:
     names = [
         module_name(path)
-        for package in PACKAGES
-        if package != "benchmarks"
+        for package in SHIPPED
         for path in source_files(package)
         if not path.name.endswith("_kernel.py")
     ]
