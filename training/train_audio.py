@@ -17,12 +17,13 @@ from torch import Tensor
 
 from models.checkpoints import save_component
 from models.conditions import MEL_CONTEXT_SAMPLES, SAMPLES_PER_FRAME, AudioEncoder
+from models.portrait.face_mesh import FACE_INDEX
 from models.presets import preset
 from training.config import parse_run
 from training.loop import Figures, LoopConfig, TrainingRun
 from training.synthetic.script import loudness_track
 from training.synthetic.speech import load_corpus
-from training.synthetic.visemes import FACE_INDEX, viseme_track
+from training.synthetic.visemes import viseme_track
 from training.synthetic.voices import resample
 from training.train_lr_a2v import correlation
 

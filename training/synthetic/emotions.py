@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from training.synthetic.visemes import FACE_ACTIONS, face_vector
+from models.portrait.face_mesh import FACE_ACTIONS
+from training.synthetic.visemes import face_vector
 
 
 @dataclass(frozen=True)

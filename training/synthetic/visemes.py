@@ -13,26 +13,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from models.portrait.face_mesh import FACE_DIM, FACE_INDEX
 from training.synthetic.phones import BILABIALS, LABIODENTALS, SILENCE, Phone, fill_silences, parse_phones
 
 FPS = 25
-
-# The 52 ARKit actions in the order of anny's `FACIAL_ACTION_LABELS`.
-FACE_ACTIONS = (
-    "browDownLeft", "browDownRight", "browInnerUp", "browOuterUpLeft", "browOuterUpRight",
-    "cheekPuff", "cheekSquintLeft", "cheekSquintRight",
-    "eyeBlinkLeft", "eyeBlinkRight", "eyeLookDownLeft", "eyeLookDownRight", "eyeLookInLeft", "eyeLookInRight",
-    "eyeLookOutLeft", "eyeLookOutRight", "eyeLookUpLeft", "eyeLookUpRight",
-    "eyeSquintLeft", "eyeSquintRight", "eyeWideLeft", "eyeWideRight",
-    "jawForward", "jawLeft", "jawOpen", "jawRight",
-    "mouthClose", "mouthDimpleLeft", "mouthDimpleRight", "mouthFrownLeft", "mouthFrownRight", "mouthFunnel",
-    "mouthLeft", "mouthLowerDownLeft", "mouthLowerDownRight", "mouthPressLeft", "mouthPressRight",
-    "mouthPucker", "mouthRight", "mouthRollLower", "mouthRollUpper", "mouthShrugLower", "mouthShrugUpper",
-    "mouthSmileLeft", "mouthSmileRight", "mouthStretchLeft", "mouthStretchRight",
-    "mouthUpperUpLeft", "mouthUpperUpRight", "noseSneerLeft", "noseSneerRight", "tongueOut",
-)  # fmt: skip
-FACE_DIM = len(FACE_ACTIONS)
-FACE_INDEX = {name: index for index, name in enumerate(FACE_ACTIONS)}
 
 _OPENING = ("jawOpen", "mouthLowerDown", "mouthUpperUp", "mouthStretch")  # scaled by the loudness
 

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from models.portrait.face_mesh import FACE_INDEX
 from training.synthetic.body import BodyModel, load_body
 from training.synthetic.identity import GALLERY
 from training.synthetic.presenter import Presenter
 from training.synthetic.renderer import Renderer
 from training.synthetic.rig import FramePose
-from training.synthetic.visemes import FACE_INDEX
 
 
 def pose(face: dict[str, float] | None = None, **motion: float) -> FramePose:

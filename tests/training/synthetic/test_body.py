@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
+from models.portrait.face_mesh import FACE_ACTIONS
 from training.synthetic.bake import quantise
 from training.synthetic.body import BODY_FILE, BodyModel, Phenotype, load_body
-from training.synthetic.visemes import FACE_ACTIONS
 
 
 def test_body_file_is_small_enough_to_commit():

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from models.portrait.face_mesh import FACE_INDEX
 from tests.training.synthetic.corpus import write_corpus
 from training.synthetic.emotions import EMOTIONS, add_emotion, draw_emotion
 from training.synthetic.script import (
@@ -11,7 +12,6 @@ from training.synthetic.script import (
     write_script,
 )
 from training.synthetic.takes import TakeSpec, make_take
-from training.synthetic.visemes import FACE_INDEX
 
 
 @pytest.fixture

@@ -1,10 +1,9 @@
 import numpy as np
 import pytest
 
+from models.portrait.face_mesh import FACE_ACTIONS, FACE_INDEX
 from training.synthetic.phones import ARPABET
 from training.synthetic.visemes import (
-    FACE_ACTIONS,
-    FACE_INDEX,
     VISEMES,
     face_vector,
     viseme_track,
