@@ -11,6 +11,8 @@ AvatarError
 ├── ProtocolError           a message, an SDP or a request that cannot be used
 ├── SessionError            a session or connection that is not there, or not in a state for what was asked
 ├── CapacityError           no room for another session; try again later
+├── ChildError              a child process cannot be started, fails, or does not answer
+│   └── ChildLost           it ended while it was asked for something
 ├── StepCancelled           a step of the engine was taken back before its frames were there
 └── EngineError             the engine process cannot be started, or does not answer
     └── EngineLost          it died while it was working on this; it is started again
@@ -77,6 +79,14 @@ class CapacityError(AvatarError):
     def __init__(self, message: str, retry_after_s: int = 10):
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class ChildError(AvatarError):
+    """A child process cannot be started, fails, or does not answer."""
+
+
+class ChildLost(ChildError):
+    """A child process ended while it was asked for something, or before."""
 
 
 class StepCancelled(AvatarError):

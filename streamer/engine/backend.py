@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
@@ -84,9 +83,6 @@ class AvatarBackend:
     """`AvatarPipeline` behind the worker's calls."""
 
     def __init__(self, config: EngineConfig) -> None:
-        # Threads of libgomp that spin while they wait make a chunk take seconds instead of half a one as soon as
-        # anything else wants the same cores. It reads this when it is loaded.
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         _keep_freed_memory()
         import torch
 

@@ -15,11 +15,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from streamer.engine.channel import CloseStream, Done, NotDone, Opened, Stall
+from streamer.child import ChildProcess
 from streamer.engine.config import EngineConfig, EngineFacts, StreamSpec
-from streamer.engine.process import EngineProcess
+from streamer.engine.messages import MESSAGES, CloseStream, Done, NotDone, Opened
 from streamer.engine.stream import EngineChunk, EngineStream, StepCancelled
-from streamer.errors import CapacityError, EngineError, EngineLost
+from streamer.engine.worker import run
+from streamer.errors import CapacityError, ChildError, ChildLost, EngineError, EngineLost
+from streamer.threads import calm_threads
 
 __all__ = ["Engine", "EngineChunk", "EngineStream", "StepCancelled"]
 
@@ -43,7 +45,7 @@ class Engine:
         self.restarts = 0
         self._streams: dict[int, EngineStream] = {}
         self._numbers = itertools.count(1)
-        self._process = EngineProcess(config, None, self._take, self._ended)
+        self._process = self._new_process(None)
         self._is_up = False
         self._is_settled = asyncio.Event()  # it is up, or there is a failure
         self._has_died = asyncio.Event()
@@ -62,7 +64,7 @@ class Engine:
             EngineError: if it cannot start.
         """
         engine = cls(config)
-        engine.facts = await engine._process.start()
+        engine.facts = await engine._start()
         engine._come_up()
         engine._supervisor = asyncio.create_task(engine._supervise(), name="engine-supervisor")
         engine._watch()
@@ -110,10 +112,6 @@ class Engine:
             await stream.close()
             raise
 
-    async def stall(self, seconds: float) -> None:
-        """For tests: make the process do nothing for a while, as if a chunk took so long."""
-        self._send(Stall(seconds), ())
-
     async def close(self) -> None:
         """End the process; streams are closed with it. Idempotent."""
         if self._closing is None:
@@ -132,8 +130,30 @@ class Engine:
             await stream.close()
         await self._process.end()
 
+    def _new_process(self, known: EngineFacts | None) -> ChildProcess:
+        """A process that is not started yet.
+
+        Args:
+            known: what an engine before this one measured; None to measure.
+        """
+        calm_threads()
+        args = (self.config, known)
+        return ChildProcess("the engine", run, args, MESSAGES, on_message=self._take, on_end=self._ended)
+
+    async def _start(self) -> EngineFacts:
+        try:
+            ready = await self._process.start(self.config.start_timeout_s)
+        except ChildError as error:
+            raise EngineError(f"the engine cannot start: {error}") from error
+        return ready.facts  # type: ignore[no-any-return]
+
     def _send(self, message: Any, descriptors: Sequence[int]) -> None:
-        self._process.channel.send(message, descriptors)
+        try:
+            self._process.send(message, descriptors)
+        except ChildLost as error:
+            raise EngineLost("the engine process is gone") from error
+        except ChildError as error:
+            raise EngineError("the engine does not read what it is asked") from error
 
     def _forget(self, number: int) -> bool:
         if self._streams.pop(number, None) is None:
@@ -142,7 +162,7 @@ class Engine:
             self._send(CloseStream(number), ())
         return True
 
-    def _take(self, message: Any) -> None:
+    def _take(self, message: Any, _: list[int]) -> None:
         self._heard_s = time.monotonic()
         stream = self._streams.get(message.stream)
         if stream is None:
@@ -191,9 +211,9 @@ class Engine:
             if self._unproven_starts:
                 await asyncio.sleep(min(_FIRST_DELAY_S * 2 ** (self._unproven_starts - 1), _MAX_DELAY_S))
             self._unproven_starts += 1
-            self._process = EngineProcess(self.config, self.facts, self._take, self._ended)
+            self._process = self._new_process(self.facts)
             try:
-                self.facts = replace(self.facts, pid=(await self._process.start()).pid)
+                self.facts = replace(self.facts, pid=(await self._start()).pid)
                 break
             except EngineError as error:
                 log.error("the engine did not start (attempt %d of %d): %s", attempt, MAX_STARTS, error)

@@ -1,52 +1,22 @@
 """Memory that both processes see: a ring of slots a stream, each with room for a chunk's sound and its frames.
 
-The memory is anonymous (a memfd): it has no name in /dev/shm that a killed process could leave behind, and it goes
-when the last process that maps it does. Its descriptor travels over the engine's socket.
+The memory's descriptor travels over the engine's socket.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
-import tempfile
 from dataclasses import dataclass
 
 import numpy as np
 
+from streamer.child.arrays import anonymous_file
 from streamer.engine.config import FRAMES_PER_LATENT
 
 SLOTS = 4
 SAMPLES_PER_LATENT = 2560  # 16 kHz
 _ALIGNMENT = 64
-
-
-def anonymous_file(size: int) -> int:
-    """Descriptor of a new unnamed file of `size` bytes; the caller closes it."""
-    if hasattr(os, "memfd_create"):
-        descriptor = os.memfd_create("avatar-frames", os.MFD_CLOEXEC)
-    else:
-        with tempfile.TemporaryFile() as file:
-            descriptor = os.dup(file.fileno())
-    os.ftruncate(descriptor, size)
-    return descriptor
-
-
-def array_file(array: np.ndarray) -> int:
-    """Descriptor of a new unnamed file that holds an array; see `read_array`."""
-    descriptor = anonymous_file(array.nbytes)
-    with mmap.mmap(descriptor, array.nbytes) as memory:
-        memory.write(np.ascontiguousarray(array).tobytes())
-    return descriptor
-
-
-def read_array(descriptor: int, shape: tuple[int, ...], dtype: str = "float32") -> np.ndarray:
-    """The array of `array_file`, copied; closes the descriptor."""
-    try:
-        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        with mmap.mmap(descriptor, size, prot=mmap.PROT_READ) as memory:
-            return np.frombuffer(memory.read(size), dtype).reshape(shape)
-    finally:
-        os.close(descriptor)
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-import signal
-import socket
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -20,67 +18,25 @@ from typing import Any
 
 import numpy as np
 
+from streamer.child import ChildChannel
+from streamer.child.arrays import read_array
 from streamer.engine.backend import Chunk, make_backend
-from streamer.engine.channel import (
-    ChildChannel,
-    CloseStream,
-    Done,
-    Log,
-    NotDone,
-    Open,
-    Opened,
-    Ready,
-    Rewind,
-    Stall,
-    StartFailed,
-    Step,
-)
 from streamer.engine.config import FRAMES_PER_LATENT, EngineConfig, EngineFacts
 from streamer.engine.ladder import CLIMB_ROOM, Due, Ladder, Rung, StreamRung
-from streamer.engine.shared_frames import SAMPLES_PER_LATENT, Ring, read_array
+from streamer.engine.messages import CloseStream, Done, NotDone, Open, Opened, Ready, Rewind, Step
+from streamer.engine.shared_frames import SAMPLES_PER_LATENT, Ring
 
 WARM_LATENTS = 3
 WARM_LIMIT_S = 20.0  # a preset that is hopeless here must still start
 
 
-def run(connection: socket.socket, config: EngineConfig, known: EngineFacts | None) -> None:
+def run(channel: ChildChannel, config: EngineConfig, known: EngineFacts | None) -> None:
     """The process's whole life.
 
     Args:
-        connection: the child's end of the socket.
         known: what an engine before this one measured, which is not measured again.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of the terminal: the parent decides
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    channel = ChildChannel(connection)
-    log = logging.getLogger()
-    log.handlers = [_ParentHandler(channel)]
-    log.setLevel(logging.INFO)
-    logging.captureWarnings(True)
-    try:
-        worker = None
-        try:
-            worker = Worker(channel, config, known)
-        except Exception as error:  # whatever it is, the parent must hear it, in words
-            channel.send(StartFailed(str(error) or type(error).__name__))
-        if worker is not None:
-            worker.serve()
-    except EOFError:
-        pass  # the parent is gone, and nobody is left to tell
-
-
-class _ParentHandler(logging.Handler):
-    """Log records go to the parent, which has the handlers."""
-
-    def __init__(self, channel: ChildChannel) -> None:
-        super().__init__()
-        self._channel = channel
-
-    def emit(self, record: logging.LogRecord) -> None:
-        try:
-            self._channel.send(Log(record.levelno, self.format(record)))
-        except EOFError:
-            pass
+    Worker(channel, config, known).serve()
 
 
 @dataclass(frozen=True)
@@ -212,8 +168,6 @@ class Worker:
                     self._channel.send(NotDone(number, step))
             case CloseStream(stream=number):
                 self._streams.pop(number, None)
-            case Stall(seconds=seconds):
-                time.sleep(seconds)
 
     def _read_reference(self, descriptor: int) -> np.ndarray:
         return read_array(descriptor, (3, *self._backend.frame_size))

@@ -44,6 +44,13 @@ async def until(condition, seconds: float = 30.0) -> None:
             await asyncio.sleep(0.005)
 
 
+def stall(engine: Engine, seconds: float | None = None) -> None:
+    """The process does nothing for a while, or for good."""
+    os.kill(engine.facts.pid, signal.SIGSTOP)
+    if seconds is not None:
+        asyncio.get_running_loop().call_later(seconds, os.kill, engine.facts.pid, signal.SIGCONT)
+
+
 @contextlib.asynccontextmanager
 async def opened(engine: Engine, spec: StreamSpec = SPEC):
     stream = await engine.open(spec)
@@ -129,7 +136,7 @@ def test_rewind_of_a_running_step_cancels_it_and_keeps_the_state(engine: Engine,
         async with opened(engine) as stream:
             assert not await stream.rewind()
             await frames_of(stream)
-            await engine.stall(0.3)
+            stall(engine, 0.3)
             step = asyncio.create_task(stream.step(SILENCE, soon()))
             await asyncio.sleep(0.05)
             assert await stream.rewind()
@@ -250,7 +257,7 @@ def test_closed_stream_fails_what_waits_and_keeps_chunks_that_are_out(engine: En
         stream = await engine.open(SPEC)
         chunk = await stream.step(SILENCE, soon())
         seen = chunk.frames.copy()
-        await engine.stall(0.2)
+        stall(engine, 0.2)
         pending = asyncio.create_task(stream.step(SILENCE, soon()))
         await asyncio.sleep(0.05)
         await stream.close()
@@ -267,7 +274,7 @@ def test_closed_stream_fails_what_waits_and_keeps_chunks_that_are_out(engine: En
 def test_loop_is_not_held_up_by_a_stalled_process(engine: Engine, runner: asyncio.Runner) -> None:
     async def main() -> None:
         async with opened(engine) as stream:
-            await engine.stall(0.5)
+            stall(engine, 0.5)
             pending = asyncio.create_task(stream.step(SILENCE, soon()))
             turns = 0
             for _ in range(2000):
@@ -299,7 +306,7 @@ def test_killed_engine_is_restarted_and_its_streams_go_on(engine: Engine, runner
             kept = await other.step(SILENCE, soon())
             seen = kept.frames.copy()
             await stream.update(reference=np.ones((3, *SIZE), np.float32))
-            await engine.stall(20)
+            stall(engine)
             pending = [asyncio.create_task(stream.step(SILENCE, soon())) for _ in range(2)]
             await asyncio.sleep(0.05)
             pid, restarts = engine.facts.pid, engine.restarts
@@ -361,7 +368,7 @@ def test_closed_engine_leaves_nothing_behind() -> None:
         stream = await engine.open(SPEC)
         await frames_of(stream)
         chunk = await stream.step(SILENCE, soon())
-        await engine.stall(20)
+        stall(engine)
         pending = asyncio.create_task(stream.step(SILENCE, soon()))
         await asyncio.sleep(0.02)
         await asyncio.gather(engine.close(), engine.close())

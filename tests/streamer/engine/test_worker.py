@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from streamer.child.arrays import array_file
 from streamer.engine import worker as module
-from streamer.engine.channel import CloseStream, Done, NotDone, Open, Opened, Ready, Rewind, Step
 from streamer.engine.config import EngineConfig
 from streamer.engine.ladder import CLIMB_ROOM, Rung
-from streamer.engine.shared_frames import Ring, RingShape, array_file
+from streamer.engine.messages import CloseStream, Done, NotDone, Open, Opened, Ready, Rewind, Step
+from streamer.engine.shared_frames import Ring, RingShape
 from streamer.engine.worker import Worker, measure_rungs
 
 MADE_RUNGS = tuple(Rung)[:-1]

@@ -4,10 +4,12 @@ import socket
 
 import pytest
 
-from streamer.engine import channel
-from streamer.engine.channel import ChildChannel, Log, ParentChannel, Rewind
+from streamer.child.channel import ChildChannel, Failed, Kinds, Log, ParentChannel, packed, unpacked
 from streamer.engine.ladder import Rung
-from streamer.errors import EngineError, EngineLost
+from streamer.engine.messages import MESSAGES, Done, Rewind
+from streamer.errors import ChildError, ChildLost
+
+KINDS: Kinds = (Rewind,)
 
 
 async def until(condition) -> None:
@@ -24,7 +26,10 @@ def test_messages_arrive_whole_in_order_and_with_their_descriptors() -> None:
     async def main() -> None:
         ours, theirs = pair()
         heard: list = []
-        parent, child = ParentChannel(ours, heard.append, lambda: None), ChildChannel(theirs)
+        parent, child = (
+            ParentChannel(ours, KINDS, lambda message, _: heard.append(message), lambda: None),
+            ChildChannel(theirs, KINDS),
+        )
         reading, writing = os.pipe()
         parent.send(Rewind(1, 2), [writing])
         parent.send(Rewind(3, 4))
@@ -50,8 +55,8 @@ def test_messages_arrive_whole_in_order_and_with_their_descriptors() -> None:
 def test_child_that_does_not_read_holds_nobody_up_and_gets_everything_later() -> None:
     async def main() -> None:
         ours, theirs = pair()
-        parent, child = ParentChannel(ours, lambda message: None, lambda: None), ChildChannel(theirs)
-        with pytest.raises(EngineError, match="does not read"):
+        parent, child = ParentChannel(ours, KINDS, lambda *_: None, lambda: None), ChildChannel(theirs, KINDS)
+        with pytest.raises(ChildError, match="does not read"):
             for sent in range(100_000):  # noqa: B007
                 parent.send(Rewind(0, sent))
         assert sent > 4000
@@ -71,12 +76,12 @@ def test_end_of_the_child_is_told_once(has_unread: bool) -> None:
     async def main() -> None:
         ours, theirs = pair()
         ends: list[int] = []
-        parent = ParentChannel(ours, lambda message: None, lambda: ends.append(1))
+        parent = ParentChannel(ours, KINDS, lambda *_: None, lambda: ends.append(1))
         if has_unread:
             parent.send(Rewind(0, 0))
         theirs.close()
         await until(lambda: ends)
-        with pytest.raises(EngineLost):
+        with pytest.raises(ChildLost):
             parent.send(Rewind(1, 1))
         parent.close()
         assert ends == [1]
@@ -87,7 +92,7 @@ def test_end_of_the_child_is_told_once(has_unread: bool) -> None:
 def test_end_of_the_parent_is_an_error_at_the_child() -> None:
     ours, theirs = pair()
     ours.close()
-    child = ChildChannel(theirs)
+    child = ChildChannel(theirs, KINDS)
     with pytest.raises(EOFError):
         child.receive(is_waiting=True)
     with pytest.raises(EOFError):
@@ -96,13 +101,37 @@ def test_end_of_the_parent_is_an_error_at_the_child() -> None:
 
 
 @pytest.mark.parametrize(
-    "packet", [b"", b"Step", b"Step {}", b"os.system {}", b"\x80\x04K\x01.", b'Stall {"seconds": "x"}']
+    "packet",
+    [
+        b"",
+        b"Step",
+        b"Step {}",
+        b"os.system {}",
+        b"\x80\x04K\x01.",
+        b'Rewind {"stream": "x"}',
+        b'CloseStream {"stream": 1}',
+    ],
 )
 def test_what_is_no_message_is_refused_and_never_run(packet):
     with pytest.raises(ValueError):
-        channel.unpacked(packet)
+        unpacked(packet, KINDS)
 
 
 def test_messages_come_out_as_they_went_in():
-    done = channel.Done(3, 7, -2, 12, Rung.NO_REFINER, {"decode": 1.5}, 10.25, 10.5, 0.25)
-    assert channel.unpacked(channel.packed(done)) == done
+    done = Done(3, 7, -2, 12, Rung.NO_REFINER, {"decode": 1.5}, 10.25, 10.5, 0.25)
+    for message in (done, Log(20, "a\nb"), Failed("Äh.")):
+        assert unpacked(packed(message), MESSAGES) == message
+
+
+def test_child_that_talks_nonsense_counts_as_gone() -> None:
+    async def main() -> None:
+        ours, theirs = pair()
+        heard: list = []
+        ends: list[int] = []
+        parent = ParentChannel(ours, KINDS, lambda message, _: heard.append(message), lambda: ends.append(1))
+        theirs.send(b"os.system {}")
+        await until(lambda: ends)
+        assert not heard and not parent.is_open
+        theirs.close()
+
+    asyncio.run(main())
