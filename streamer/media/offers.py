@@ -14,6 +14,9 @@ from aiortc.sdp import DIRECTIONS, MediaDescription, SessionDescription, candida
 from streamer.errors import ProtocolError
 
 MAX_SDP_BYTES = 64 * 1024
+MAX_SDP_LINES = 500  # browsers with every codec and interface write some 300
+MAX_CODECS = 64  # a section
+FEEDBACK = ("nack", "nack pli", "ccm fir", "goog-remb", "transport-cc")  # reading costs codecs times feedback lines
 MAX_CANDIDATES = 40  # more are left out: every one costs checks
 FINGERPRINT_BYTES = {"sha-256": 32, "sha-384": 48, "sha-512": 64}
 UFRAG = re.compile(r"[\x21-\x7e]{4,256}")
@@ -25,15 +28,19 @@ def read_offer(sdp: str) -> str:
     """Checks an offer and returns it cleaned for aiortc.
 
     Left out of it: candidates behind mDNS names (the peer's own checks reveal its address, and resolving them delays
-    the answer by a second), candidates beyond 40, and the end-of-candidates mark (more may be learnt from checks).
+    the answer by a second), candidates beyond 40, the end-of-candidates mark (more may be learnt from checks), and
+    feedback that is repeated or means nothing here.
 
     Raises:
         ProtocolError: with one sentence, code `bad_sdp`.
     """
     _check_text(sdp)
-    lines = sdp.replace("\r\n", "\n").split("\n")
+    lines = sdp.splitlines()  # as aiortc does: nothing is a line for it that was none here
     if not lines[0].startswith("v=0"):
         raise _bad("the offer is no SDP: it does not start with v=0")
+    for section in re.split(r"^m=", sdp, flags=re.MULTILINE):
+        if section.count("a=rtpmap:") > MAX_CODECS:
+            raise _bad(f"a section of the offer has more than {MAX_CODECS} codecs")
     cleaned = "\r\n".join(_clean(lines)) + "\r\n"
     try:
         session = SessionDescription.parse(cleaned)
@@ -107,6 +114,8 @@ def _check_text(text: str) -> None:
         raise _bad("the SDP is longer than 64 KiB")
     if "\0" in text:
         raise _bad("the SDP holds a zero byte")
+    if len(text.splitlines()) > MAX_SDP_LINES:
+        raise _bad(f"the SDP has more than {MAX_SDP_LINES} lines")
 
 
 def _clean(lines: Sequence[str]) -> list[str]:
@@ -114,6 +123,7 @@ def _clean(lines: Sequence[str]) -> list[str]:
     cleaned: list[str] = []
     candidates = 0
     has_direction = True
+    feedback: set[str] = set()  # of the section
     for line in lines:
         line = line.rstrip()
         if not line:
@@ -122,6 +132,7 @@ def _clean(lines: Sequence[str]) -> list[str]:
             if not has_direction:
                 cleaned.append("a=sendrecv")
             has_direction = line.startswith("m=application")
+            feedback = set()
         if line[2:] in DIRECTIONS:
             has_direction = True
         if line == "a=end-of-candidates":
@@ -131,6 +142,10 @@ def _clean(lines: Sequence[str]) -> list[str]:
             candidates += 1
             if candidates > MAX_CANDIDATES or len(fields) > 4 and not _is_address(fields[4]):
                 continue
+        if line.startswith("a=rtcp-fb:"):
+            if line in feedback or line.partition(" ")[2] not in FEEDBACK:
+                continue
+            feedback.add(line)
         cleaned.append(line)
     if not has_direction:
         cleaned.append("a=sendrecv")
@@ -188,7 +203,8 @@ def _check_codecs(media: MediaDescription) -> None:
         raise _bad(f"the {media.kind} section is not encrypted RTP with feedback (SAVPF)")
     if not media.rtcp_mux:
         raise _bad(f"the {media.kind} section has no a=rtcp-mux")
-    names = {codec.name.lower() for codec in media.rtp.codecs if codec.payloadType in media.fmt}
+    formats = set(media.fmt)
+    names = {codec.name.lower() for codec in media.rtp.codecs if codec.payloadType in formats}
     if media.kind == "audio" and "opus" not in names:
         raise _bad("the offer has no Opus; sound is sent as Opus")
     if media.kind == "video" and not names & {"h264", "vp8"}:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 from aiortc import RTCIceServer
 
@@ -34,7 +36,7 @@ def test_hidden_candidates_and_the_end_mark_are_left_out() -> None:
 
 
 def test_candidates_are_limited() -> None:
-    many = "".join(HOST.replace("46154", str(port)) + "\r\n" for port in range(10_000, 10_500))
+    many = "".join(HOST.replace("46154", str(port)) + "\r\n" for port in range(10_000, 10_300))
     assert read_offer(VIEWER + many).count("a=candidate") == MAX_CANDIDATES
 
 
@@ -88,6 +90,28 @@ def test_what_is_no_sdp_is_refused(body: object) -> None:
 def test_long_bodies_are_refused() -> None:
     assert "64 KiB" in refused(CHROME + "a=x\r\n" * 20_000)
     assert "64 KiB" in refused("v=0\r\n" + "é" * 40_000)
+
+
+def crowded(codecs: int, feedback: int) -> str:
+    """An offer whose reading costs codecs times feedback lines."""
+    lines = ["a=rtpmap:96 VP8/90000"] * codecs + [f"a=rtcp-fb:* nack {number}" for number in range(feedback)]
+    return VIEWER + "\r\n".join(lines) + "\r\n"
+
+
+def test_crowded_offers_are_refused_before_they_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(sdp: str) -> None:
+        raise AssertionError("aiortc was given an offer that takes it seconds")
+
+    monkeypatch.setattr("streamer.media.offers.SessionDescription.parse", read)
+    assert "500 lines" in refused(crowded(900, 1_600))
+    assert "500 lines" in refused(VIEWER + "\u2028".join(["a=x"] * 500))
+    assert "64 codecs" in refused(crowded(64, 0))
+
+
+def test_the_most_crowded_offer_that_is_read_takes_a_moment() -> None:
+    started_s = time.thread_time()
+    assert "a=rtcp-fb:* nack 7" not in read_offer(crowded(54, 300))
+    assert time.thread_time() - started_s < 0.1
 
 
 # --- candidates
