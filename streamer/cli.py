@@ -174,6 +174,16 @@ def _server_options() -> Parser:
 
 def _serve_options() -> Parser:
     shared = Parser(add_help=False)
+    media = shared.add_argument_group("where media goes, which does not pass --host and --port")
+    media.add_argument(
+        "--media-host",
+        action="append",
+        default=[],
+        metavar="ADDRESS",
+        help="address of this machine that media uses (default: all but loopback); may be given again",
+    )
+    media.add_argument("--udp-ports", metavar="A-B", help="UDP ports that media uses (default: any free ones)")
+    media.add_argument("--public-address", metavar="ADDRESS", help="this machine's, as it is seen behind its router")
     how = shared.add_argument_group("sessions")
     how.add_argument("--avatar", metavar="NAME", help="presenter of who does not ask for one (default: the first)")
     how.add_argument("--max-sessions", type=_sessions, metavar="N", help="at once (default: by the machine's speed)")

@@ -170,8 +170,18 @@ def run_serve(arguments: argparse.Namespace, stream: TextIO) -> None:
     """
     _need_server_extra()
     from streamer.mark import Mark
+    from streamer.media.network import Network, parse_ports
     from streamer.server.serve import ServeOptions, run_server
 
+    ports = arguments.udp_ports
+    try:
+        network = Network(
+            addresses=tuple(arguments.media_host),
+            ports=None if ports is None else parse_ports(ports),
+            public_address=arguments.public_address,
+        )
+    except ValueError as error:
+        raise InputError(str(error)) from error
     options = _server_options(
         ServeOptions,
         arguments,
@@ -182,6 +192,7 @@ def run_serve(arguments: argparse.Namespace, stream: TextIO) -> None:
         chunk_latents=arguments.chunk,
         is_test_pattern=arguments.test_pattern,
         mark=None if arguments.no_mark else Mark(),
+        network=network,
     )
     run_server(options, stream)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -12,24 +11,25 @@ from aiortc.rtcicetransport import connection_kwargs
 from aiortc.sdp import DIRECTIONS, MediaDescription, SessionDescription, candidate_from_sdp
 
 from streamer.errors import ProtocolError
+from streamer.media.network import Network
 
 MAX_SDP_BYTES = 64 * 1024
 MAX_SDP_LINES = 500  # browsers with every codec and interface write some 300
 MAX_CODECS = 64  # a section
 FEEDBACK = ("nack", "nack pli", "ccm fir", "goog-remb", "transport-cc")  # reading costs codecs times feedback lines
-MAX_CANDIDATES = 40  # more are left out: every one costs checks
+MAX_CANDIDATES = 40  # an offer, and as many after it; more are left out: every one costs checks
 FINGERPRINT_BYTES = {"sha-256": 32, "sha-384": 48, "sha-512": 64}
 UFRAG = re.compile(r"[\x21-\x7e]{4,256}")
 PASSWORD = re.compile(r"[\x21-\x7e]{22,256}")
 MID = re.compile(r"[\x21-\x7e]{1,64}")
 
 
-def read_offer(sdp: str) -> str:
+def read_offer(sdp: str, network: Network) -> str:
     """Checks an offer and returns it cleaned for aiortc.
 
-    Left out of it: candidates behind mDNS names (the peer's own checks reveal its address, and resolving them delays
-    the answer by a second), candidates beyond 40, the end-of-candidates mark (more may be learnt from checks), and
-    feedback that is repeated or means nothing here.
+    Left out of it: candidates that may not be contacted, also those behind mDNS names (the peer's own checks reveal its
+    address, and resolving them delays the answer by a second), those over TCP, those beyond 40, the end-of-candidates
+    mark (more may be learnt from checks), and feedback that is repeated or means nothing here.
 
     Raises:
         ProtocolError: with one sentence, code `bad_sdp`.
@@ -41,7 +41,7 @@ def read_offer(sdp: str) -> str:
     for section in re.split(r"^m=", sdp, flags=re.MULTILINE):
         if section.count("a=rtpmap:") > MAX_CODECS:
             raise _bad(f"a section of the offer has more than {MAX_CODECS} codecs")
-    cleaned = "\r\n".join(_clean(lines)) + "\r\n"
+    cleaned = "\r\n".join(_clean(lines, network)) + "\r\n"
     try:
         session = SessionDescription.parse(cleaned)
     except Exception as error:
@@ -50,8 +50,8 @@ def read_offer(sdp: str) -> str:
     return cleaned
 
 
-def read_candidates(fragment: str, offer: str) -> list[RTCIceCandidate]:
-    """The candidates of a trickle-ice-sdpfrag body that can be used.
+def read_candidates(fragment: str, offer: str, network: Network) -> list[RTCIceCandidate]:
+    """The candidates of a trickle-ice-sdpfrag body that can be used and may be contacted.
 
     Args:
         fragment: lines `a=mid:`, `a=candidate:`, `a=ice-ufrag:` …
@@ -78,7 +78,7 @@ def read_candidates(fragment: str, offer: str) -> list[RTCIceCandidate]:
                 candidate = candidate_from_sdp(value)
             except Exception as error:
                 raise _bad("the candidates cannot be read") from error
-            if _is_address(candidate.ip) and len(candidates) < MAX_CANDIDATES:
+            if candidate.protocol.lower() == "udp" and network.may_contact(candidate.ip):
                 candidate.sdpMid = mid
                 candidates.append(candidate)
         elif name not in ("a=ice-ufrag", "a=ice-pwd", "a=mid", "a=end-of-candidates", "a=ice-options", ""):
@@ -118,7 +118,7 @@ def _check_text(text: str) -> None:
         raise _bad(f"the SDP has more than {MAX_SDP_LINES} lines")
 
 
-def _clean(lines: Sequence[str]) -> list[str]:
+def _clean(lines: Sequence[str], network: Network) -> list[str]:
     """Drops what aiortc should not see, and writes out the direction that is meant where none is given."""
     cleaned: list[str] = []
     candidates = 0
@@ -139,8 +139,10 @@ def _clean(lines: Sequence[str]) -> list[str]:
             continue
         if line.startswith("a=candidate:"):
             fields = line.split()
+            if len(fields) > 4 and not (fields[2].lower() == "udp" and network.may_contact(fields[4])):
+                continue
             candidates += 1
-            if candidates > MAX_CANDIDATES or len(fields) > 4 and not _is_address(fields[4]):
+            if candidates > MAX_CANDIDATES:
                 continue
         if line.startswith("a=rtcp-fb:"):
             if line in feedback or line.partition(" ")[2] not in FEEDBACK:
@@ -209,14 +211,6 @@ def _check_codecs(media: MediaDescription) -> None:
         raise _bad("the offer has no Opus; sound is sent as Opus")
     if media.kind == "video" and not names & {"h264", "vp8"}:
         raise _bad("the offer has neither H.264 nor VP8; the picture is sent as one of them")
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def _bad(sentence: str) -> ProtocolError:

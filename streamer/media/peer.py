@@ -13,10 +13,11 @@ from aiortc import RTCConfiguration, RTCDataChannel, RTCRtpCodecCapability, RTCS
 from aiortc.codecs import get_capabilities
 from aiortc.rtcrtptransceiver import RTCRtpTransceiver
 
-from streamer.errors import ProtocolError
+from streamer.errors import AvatarError, CapacityError, ProtocolError
 from streamer.media.broadcast import Broadcast
 from streamer.media.microphone import Microphone
-from streamer.media.offers import ice_server_list, read_candidates, read_offer
+from streamer.media.network import Network
+from streamer.media.offers import MAX_CANDIDATES, ice_server_list, read_candidates, read_offer
 from streamer.media.patches.connection import PatchedConnection, apply
 from streamer.media.watchdog import Watchdog
 
@@ -24,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 CHANNEL = "events"
 MAX_BUFFERED_BYTES = 256 * 1024  # of messages that the peer has not taken yet; beyond that they are dropped
-MAX_CANDIDATE_REQUESTS = 200
+MAX_CANDIDATE_REQUESTS = 100  # in the life of a connection
 CONNECT_LIMIT_S = 20.0
 SILENCE_LIMIT_S = 4.0
 CLOSE_LIMIT_S = 5.0
@@ -69,6 +70,7 @@ class Peer:
     Args:
         ice_servers: URLs, dictionaries (`urls`, `username`, `credential`) or `RTCIceServer`s; none may be given, and
             then none are used.
+        network: the addresses and ports that media uses.
         broadcast: what the peer sees and hears.
         microphone: takes the peer's sound; None for a viewer, whose sound is not received.
         on_open: called once when the data channel can be sent to.
@@ -85,6 +87,7 @@ class Peer:
         self,
         *,
         ice_servers: Iterable[Any] = (),
+        network: Network | None = None,
         broadcast: Broadcast,
         microphone: Microphone | None = None,
         on_open: Callable[[], None] = lambda: None,
@@ -95,6 +98,7 @@ class Peer:
     ):
         apply()
         self._configuration = RTCConfiguration(iceServers=ice_server_list(ice_servers))
+        self._network = network or Network()
         self._broadcast = broadcast
         self._microphone = microphone
         self._on_open = on_open
@@ -112,6 +116,7 @@ class Peer:
         self._is_gone = False
         self._closing: asyncio.Task[None] | None = None
         self._candidate_requests = 0
+        self._candidates_left = MAX_CANDIDATES
         self._messages_dropped = 0
 
     @property
@@ -124,17 +129,18 @@ class Peer:
         Raises:
             ProtocolError: code `bad_sdp`, if the offer is broken or cannot be used, or code `out_of_order`, if one
                 has been answered or the peer is closed. Nothing of the connection is left then.
+            CapacityError: if this machine has no address or no free port for media.
         """
         if self._connection is not None or self._closing is not None:
             raise ProtocolError("this connection has had its offer; a new one needs a new connection", "out_of_order")
-        offer = read_offer(offer_sdp)
+        offer = read_offer(offer_sdp, self._network)
         self._answering.clear()
         try:
             answer = await self._negotiate(offer)
         except BaseException as error:
             self._answering.set()
             await self.close()
-            if isinstance(error, Exception):
+            if isinstance(error, Exception) and not isinstance(error, AvatarError):
                 logger.info("an offer was refused: %r", error)
                 raise ProtocolError("the offer cannot be answered: its parts do not fit together", "bad_sdp") from error
             raise
@@ -146,17 +152,18 @@ class Peer:
         return answer
 
     async def add_candidates(self, sdp_fragment: str) -> None:
-        """Takes candidates that the peer found after its offer (`application/trickle-ice-sdpfrag`).
+        """Takes candidates that the peer found after its offer (`application/trickle-ice-sdpfrag`): 40 in all.
 
         Raises:
             ProtocolError: code `bad_sdp` for what cannot be read, `out_of_order` without an answered offer.
         """
         if self._connection is None or not self._offer or self._closing is not None:
             raise ProtocolError("candidates need an offer that has been answered first", "out_of_order")
-        candidates = read_candidates(sdp_fragment, self._offer)
         self._candidate_requests += 1
         if self._candidate_requests > MAX_CANDIDATE_REQUESTS:
             raise ProtocolError("too many candidates were sent for one connection", "bad_sdp")
+        candidates = read_candidates(sdp_fragment, self._offer, self._network)[: self._candidates_left]
+        self._candidates_left -= len(candidates)
         for candidate in candidates:
             await self._connection.addIceCandidate(candidate)
 
@@ -204,11 +211,13 @@ class Peer:
     # --- setting up
 
     async def _negotiate(self, offer: str) -> str:
-        connection = self._connection = PatchedConnection(self._configuration, self._watchdog.sign)
+        connection = self._connection = PatchedConnection(self._configuration, self._watchdog.sign, self._network)
         self._prepare(connection, offer)
         await connection.setRemoteDescription(RTCSessionDescription(offer, "offer"))
         self._listen()
         await connection.setLocalDescription()
+        if "\na=candidate:" not in connection.localDescription.sdp:
+            raise CapacityError(self._network.why_nothing_is_left)
         return connection.localDescription.sdp
 
     def _prepare(self, connection: PatchedConnection, offer: str) -> None:

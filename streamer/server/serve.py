@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import ipaddress
 import logging
 import os
 import signal
 import socket
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TextIO
 
@@ -21,6 +22,7 @@ from models.gallery import list_avatars
 from streamer.engine import Engine, EngineConfig
 from streamer.errors import InputError, OutputError
 from streamer.mark import Mark
+from streamer.media.network import Network
 from streamer.presenters import preset_frame_size, showable
 from streamer.server.access import Access
 from streamer.server.app import create_app
@@ -44,6 +46,7 @@ class ServeOptions(ServerOptions):
     Attributes:
         max_sessions: None for as many as the engine can serve in real time.
         is_test_pattern: frames that flash with the sound, without models.
+        network: the addresses and ports that media uses.
         page_folder: None for the page that comes with the package.
     """
 
@@ -54,6 +57,7 @@ class ServeOptions(ServerOptions):
     chunk_latents: int = 2
     is_test_pattern: bool = False
     mark: Mark | None = field(default_factory=Mark)
+    network: Network = field(default_factory=Network)
     page_folder: Path | None = None
 
 
@@ -111,6 +115,7 @@ async def start(options: ServeOptions, stack: AsyncExitStack) -> str:
     access, config = _checked(options)
     avatars = list_avatars()
     listening = stack.enter_context(contextlib.closing(listen(options.host, options.port)))
+    is_local = ipaddress.ip_address(listening.getsockname()[0]).is_loopback
     voice = Voice()
     stack.push_async_callback(voice.close)
     warming = asyncio.ensure_future(voice.warm_up())  # while the engine loads
@@ -130,6 +135,7 @@ async def start(options: ServeOptions, stack: AsyncExitStack) -> str:
         default_avatar=options.avatar,
         chunk_latents=options.chunk_latents,
         ice_servers=options.ice_servers,
+        network=replace(options.network, is_local=is_local),
     )
     most = options.max_sessions or min(default_max_sessions(engine.facts.warm_rtf), config.max_streams)
     registry = Registry(assembly.build, assembly.choose, metrics, most, assembly.times.chunk_s)
@@ -155,6 +161,8 @@ def _checked(options: ServeOptions) -> tuple[Access, EngineConfig]:
     """
     if not options.is_test_pattern:
         preset_frame_size(options.preset)
+    for address in options.network.addresses:
+        listen(address, 0, socket.SOCK_DGRAM).close()
     try:
         config = EngineConfig(
             preset=options.preset,
@@ -175,7 +183,7 @@ def _spare_threads() -> int:
     return max(1, (os.cpu_count() or 2) - 1)
 
 
-def listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
     """A bound socket.
 
     Raises:
@@ -183,16 +191,17 @@ def listen(host: str, port: int) -> socket.socket:
         InputError: if there is no such address here.
     """
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        found = socket.getaddrinfo(host, port, type=kind, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
         raise InputError(f"there is no host {host!r}; try 127.0.0.1, or 0.0.0.0 for every address") from error
-    family, kind, protocol, _, address = found[0]
+    family, _, protocol, _, address = found[0]
     listening = socket.socket(family, kind, protocol)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
         # Refuse at once what would only show when the models have loaded: bind() lets two of us share a port.
-        listening.listen(BACKLOG)
+        if kind == socket.SOCK_STREAM:
+            listening.listen(BACKLOG)
     except OSError as error:
         listening.close()
         if error.errno == errno.EADDRINUSE:

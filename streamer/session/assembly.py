@@ -15,6 +15,7 @@ from streamer.media.clock import MediaClock
 from streamer.media.gate import SpeechGate
 from streamer.media.ice_servers import IceServer
 from streamer.media.microphone import Microphone
+from streamer.media.network import Network
 from streamer.media.peer import Peer
 from streamer.media.playout import Playout
 from streamer.picture import load_picture
@@ -48,6 +49,7 @@ class Assembly:
         default_avatar: str | None = None,
         chunk_latents: int = 3,
         ice_servers: Sequence[IceServer] = (),
+        network: Network | None = None,
     ):
         self.times = ChunkTimes.of_engine(chunk_latents, engine.facts.delay_frames, engine.facts.warm_rtf)
         self._engine = engine
@@ -55,6 +57,7 @@ class Assembly:
         self._metrics = metrics
         self._avatars = avatars
         self._default = find_avatar(default_avatar, avatars).name
+        self._network = network
         self._ice_servers = [
             {"urls": server.url, "username": server.username, "credential": server.credential} for server in ice_servers
         ]
@@ -98,8 +101,8 @@ class Assembly:
             raise
 
     def make_peer(self, **wiring) -> PeerLike:  # type: ignore[no-untyped-def]
-        """A peer with this server's ICE servers."""
-        return Peer(ice_servers=self._ice_servers, **wiring)
+        """A peer with this server's ICE servers, addresses and ports."""
+        return Peer(ice_servers=self._ice_servers, network=self._network, **wiring)
 
     def load_reference(self, avatar: Avatar) -> np.ndarray:
         """An avatar's picture, float32 [3, H, W] in 0 … 1, of the engine's size."""

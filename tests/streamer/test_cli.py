@@ -233,6 +233,7 @@ def test_options_of_serve_reach_the_server(monkeypatch: pytest.MonkeyPatch) -> N
     seen = []
     monkeypatch.setattr(serve, "run_server", lambda options, stream: seen.append(options))
     line = "serve --host 0.0.0.0 --port 9000 --preset tiny --device cuda --threads 2 --avatar tom --max-sessions 3"
+    line += " --media-host 10.0.0.5 --media-host fd00::5 --udp-ports 50000-50003 --public-address 203.0.113.7"
     line += " --ice-server stun:a.example --ice-server turn:b.example,ann,pw --token T --cors-origin https://c.example"
     line += " --chunk 2 --test-pattern --no-mark"
     assert cli.main(line.split()) == 0
@@ -240,6 +241,8 @@ def test_options_of_serve_reach_the_server(monkeypatch: pytest.MonkeyPatch) -> N
     assert (options.host, options.port, options.preset, options.device) == ("0.0.0.0", 9000, "tiny", "cuda")
     assert (options.threads, options.avatar, options.max_sessions, options.chunk_latents) == (2, "tom", 3, 2)
     assert [server.url for server in options.ice_servers] == ["stun:a.example", "turn:b.example"]
+    assert options.network.addresses == ("10.0.0.5", "fd00::5") and options.network.public_address == "203.0.113.7"
+    assert options.network.ports == range(50_000, 50_004)
     assert options.ice_servers[1].credential == "pw" and options.token == "T"
     assert options.cors_origins == ("https://c.example",) and options.is_test_pattern and options.mark is None
     assert cli.main(["serve"]) == 0 and seen[1].mark is not None and seen[1].max_sessions is None
@@ -253,6 +256,9 @@ def test_options_of_serve_reach_the_server(monkeypatch: pytest.MonkeyPatch) -> N
         ["--max-sessions", "0"],
         ["--chunk", "7"],
         ["--ice-server", "stun.example.org"],
+        ["--media-host", "avatar.example.org"],
+        ["--udp-ports", "50100-50000"],
+        ["--public-address", "0.0.0.0"],
         ["--ice-server", "turn:t.example,ann"],
         ["--cors-origin", "example.org"],
         ["--preset", "huge"],

@@ -19,6 +19,7 @@ from aiortc.rtcrtptransceiver import RTCRtpTransceiver
 from aiortc.rtcsctptransport import RTCSctpTransport
 
 from streamer.errors import MissingExtraError
+from streamer.media.network import Network
 from streamer.media.patches.dtls import watch_dtls
 from streamer.media.patches.ice import harden_ice
 from streamer.media.patches.receiver import SteadyReceiver
@@ -64,11 +65,18 @@ class PatchedConnection(RTCPeerConnection):
     Args:
         configuration: with explicit ICE servers.
         on_activity: told about every authenticated packet of the peer.
+        network: the addresses and ports that media uses.
     """
 
-    def __init__(self, configuration: RTCConfiguration, on_activity: Callable[[], None] = lambda: None):
+    def __init__(
+        self,
+        configuration: RTCConfiguration,
+        on_activity: Callable[[], None] = lambda: None,
+        network: Network | None = None,
+    ):
         apply()
         self._on_activity = on_activity
+        self._network = network or Network()
         self._connecting: set[asyncio.Task[Any]] = set()
         super().__init__(configuration)
 
@@ -87,7 +95,7 @@ class PatchedConnection(RTCPeerConnection):
 
     def _RTCPeerConnection__createDtlsTransport(self) -> RTCDtlsTransport:
         transport: RTCDtlsTransport = super()._RTCPeerConnection__createDtlsTransport()  # type: ignore[misc]
-        harden_ice(transport.transport._connection, self._on_activity)
+        harden_ice(transport.transport._connection, self._on_activity, self._network)
         watch_dtls(transport, self._on_activity)
         return transport
 

@@ -6,6 +6,7 @@ import pytest
 from aiortc import RTCIceServer
 
 from streamer.errors import ProtocolError
+from streamer.media.network import Network
 from streamer.media.offers import MAX_CANDIDATES, ice_server_list, read_candidates, read_offer
 from tests.streamer.media.offers import CHROME, UFRAG, VIEWER, WITHOUT_H264
 
@@ -14,7 +15,7 @@ HOST = "a=candidate:842163049 1 udp 1677729535 192.0.2.50 46154 typ host generat
 
 def refused(offer: object) -> str:
     with pytest.raises(ProtocolError) as caught:
-        read_offer(offer)  # type: ignore[arg-type]
+        read_offer(offer, Network())  # type: ignore[arg-type]
     assert caught.value.code == "bad_sdp"
     sentence = str(caught.value)
     assert "\n" not in sentence and 10 < len(sentence) < 120
@@ -23,25 +24,25 @@ def refused(offer: object) -> str:
 
 def test_offers_of_browsers_pass_unchanged() -> None:
     for offer in (CHROME, VIEWER, WITHOUT_H264):
-        assert read_offer(offer) == offer
-        assert read_offer(offer.replace("\r\n", "\n")) == offer
+        assert read_offer(offer, Network()) == offer
+        assert read_offer(offer.replace("\r\n", "\n"), Network()) == offer
 
 
 def test_hidden_candidates_and_the_end_mark_are_left_out() -> None:
     mdns = HOST.replace("192.0.2.50", "3f2a8c1e-1111-4222-8333-944455566677.local")
     lines = f"a=setup:actpass\r\n{mdns}\r\n{HOST}\r\na=end-of-candidates\r\n"
-    offer = read_offer(CHROME.replace("a=setup:actpass\r\n", lines))
+    offer = read_offer(CHROME.replace("a=setup:actpass\r\n", lines), Network())
     assert ".local" not in offer and "end-of-candidates" not in offer
     assert offer.count(HOST) == 3
 
 
 def test_candidates_are_limited() -> None:
     many = "".join(HOST.replace("46154", str(port)) + "\r\n" for port in range(10_000, 10_300))
-    assert read_offer(VIEWER + many).count("a=candidate") == MAX_CANDIDATES
+    assert read_offer(VIEWER + many, Network()).count("a=candidate") == MAX_CANDIDATES
 
 
 def test_a_missing_direction_means_both() -> None:
-    offer = read_offer(CHROME.replace("a=recvonly\r\n", ""))
+    offer = read_offer(CHROME.replace("a=recvonly\r\n", ""), Network())
     assert offer.count("a=sendrecv") == 2
 
 
@@ -110,7 +111,7 @@ def test_crowded_offers_are_refused_before_they_are_read(monkeypatch: pytest.Mon
 
 def test_the_most_crowded_offer_that_is_read_takes_a_moment() -> None:
     started_s = time.thread_time()
-    assert "a=rtcp-fb:* nack 7" not in read_offer(crowded(54, 300))
+    assert "a=rtcp-fb:* nack 7" not in read_offer(crowded(54, 300), Network())
     assert time.thread_time() - started_s < 0.1
 
 
@@ -120,16 +121,27 @@ def test_the_most_crowded_offer_that_is_read_takes_a_moment() -> None:
 def test_fragment_gives_candidates_with_their_section() -> None:
     lines = [f"a=ice-ufrag:{UFRAG}", "a=ice-pwd:x", "m=video 9 RTP/AVP 0", "a=mid:1", HOST, "a=end-of-candidates", ""]
     fragment = "\r\n".join(lines)
-    (candidate,) = read_candidates(fragment, CHROME)
+    (candidate,) = read_candidates(fragment, CHROME, Network())
     assert (candidate.ip, candidate.port, candidate.sdpMid) == ("192.0.2.50", 46154, "1")
 
 
 def test_fragment_without_a_section_is_of_the_first() -> None:
-    assert read_candidates(HOST, CHROME)[0].sdpMid == "0"
+    assert read_candidates(HOST, CHROME, Network())[0].sdpMid == "0"
 
 
 def test_names_in_a_fragment_are_skipped() -> None:
-    assert read_candidates(HOST.replace("192.0.2.50", "x.local"), CHROME) == []
+    assert read_candidates(HOST.replace("192.0.2.50", "x.local"), CHROME, Network()) == []
+
+
+def test_only_addresses_that_clients_have_are_contacted() -> None:
+    forbidden = [HOST.replace("192.0.2.50", host) for host in ("127.0.0.1", "169.254.169.254", "::1")]
+    tcp = HOST.replace(" udp ", " tcp ") + " tcptype active"
+    lines = "\r\n".join([*forbidden, tcp, HOST])
+    offer = read_offer(VIEWER + lines + "\r\n", Network())
+    assert offer.count("a=candidate") == 1 and HOST in offer
+    assert [candidate.ip for candidate in read_candidates(lines, CHROME, Network())] == ["192.0.2.50"]
+    local = [candidate.ip for candidate in read_candidates(lines, CHROME, Network(is_local=True))]
+    assert local == ["127.0.0.1", "::1", "192.0.2.50"]
 
 
 @pytest.mark.parametrize(
@@ -146,7 +158,7 @@ def test_names_in_a_fragment_are_skipped() -> None:
 )
 def test_broken_fragments_are_refused(fragment: str) -> None:
     with pytest.raises(ProtocolError) as caught:
-        read_candidates(fragment, CHROME)
+        read_candidates(fragment, CHROME, Network())
     assert caught.value.code == "bad_sdp"
 
 

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import logging
 import re
+import socket
 
 import pytest
+from aioice import ice as aioice_ice
 
-from streamer.errors import ProtocolError
+from streamer.errors import CapacityError, ProtocolError
 from streamer.media.microphone import Microphone
+from streamer.media.network import Network
+from streamer.media.offers import MAX_CANDIDATES
+from streamer.media.peer import MAX_CANDIDATE_REQUESTS
 from tests.streamer.media.client import Client, Live, make_peer, run_clean
 from tests.streamer.media.offers import CHROME, VIEWER, WITHOUT_H264, mutations, video_codec
 
@@ -64,6 +69,44 @@ def test_candidates_may_trickle_in() -> None:
             assert caught.value.code == "out_of_order"
 
     run_clean(scenario)
+
+
+def test_trickled_candidates_are_counted_in_all() -> None:
+    async def scenario() -> None:
+        async with Live() as live:
+            peer = make_peer(live)
+            await peer.answer(VIEWER)
+            for request in range(5):
+                ports = range(10_000 + 20 * request, 10_020 + 20 * request)
+                lines = [f"a=candidate:1 1 udp 5 192.0.2.9 {port} typ host" for port in ports]
+                await peer.add_candidates("\r\n".join(lines))
+            assert peer._connection is not None
+            ice = peer._connection.getTransceivers()[0].receiver.transport.transport
+            assert len(ice.getRemoteCandidates()) == MAX_CANDIDATES == 40
+            with pytest.raises(ProtocolError, match="too many"):
+                for _ in range(MAX_CANDIDATE_REQUESTS):
+                    await peer.add_candidates("a=end-of-candidates")
+            await peer.close()
+
+    run_clean(scenario)
+
+
+def test_a_machine_without_an_address_or_a_free_port_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    taken.bind(("127.0.0.1", 0))
+    port = taken.getsockname()[1]
+
+    async def scenario() -> None:
+        async with Live() as live:
+            network = Network(addresses=("127.0.0.1",), ports=range(port, port + 1))
+            with pytest.raises(CapacityError, match=f"{port}-{port}, are in use"):
+                await make_peer(live, network=network).answer(VIEWER)
+            monkeypatch.setattr(aioice_ice, "get_host_addresses", lambda **kinds: [])
+            with pytest.raises(CapacityError, match="no network address"):
+                await make_peer(live, network=Network()).answer(VIEWER)
+
+    with taken:
+        run_clean(scenario)
 
 
 def test_candidates_before_an_offer_and_second_offers_are_refused() -> None:

@@ -21,6 +21,7 @@ from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSes
 from aiortc.mediastreams import MediaStreamError
 
 from streamer.errors import AvatarError
+from streamer.media.network import Network
 from streamer.server.serve import ServeOptions, address_of, listen, start
 from tests.streamer.session.fakes import tone
 
@@ -204,6 +205,7 @@ def test_address_is_one_where_browsers_allow_the_microphone() -> None:
         ServeOptions(port=0, preset="nonsense"),
         ServeOptions(port=0, is_test_pattern=True, avatar="Zoe"),
         ServeOptions(port=0, device="toaster"),
+        ServeOptions(port=0, is_test_pattern=True, network=Network(addresses=("203.0.113.7",))),
     ],
 )
 def test_options_that_cannot_be_used_are_said_and_leave_nothing(options: ServeOptions) -> None:

@@ -11,13 +11,16 @@ import pytest
 from aioice import Candidate, stun
 from aioice import ice as aioice_ice
 
+from streamer.media.network import Network
 from streamer.media.patches.ice import DATAGRAMS, harden_ice, query_consent
 from tests.streamer.media.simulated import SimulatedTime
 
 
-def hardened(on_activity: Callable[[], None] = lambda: None, **options: Any) -> aioice_ice.Connection:
+def hardened(
+    on_activity: Callable[[], None] = lambda: None, network: Network | None = None, **options: Any
+) -> aioice_ice.Connection:
     connection = aioice_ice.Connection(ice_controlling=False, **options)
-    harden_ice(connection, on_activity)
+    harden_ice(connection, on_activity, network)
     return connection
 
 
@@ -131,3 +134,44 @@ def test_consent_of_our_connections_is_the_patient_one() -> None:
         assert connection.query_consent.func is query_consent  # type: ignore[attr-defined]
 
     asyncio.run(main())
+
+
+def gathered(network: Network, count: int = 1) -> list[list[Candidate]]:
+    """The candidates of that many connections at once."""
+
+    async def main() -> list[list[Candidate]]:
+        connections = [hardened(network=network) for _ in range(count)]
+        for connection in connections:
+            await connection.gather_candidates()
+        found = [connection.local_candidates for connection in connections]
+        for connection in connections:
+            await connection.close()
+        return found
+
+    return asyncio.run(main())
+
+
+def test_media_stays_on_the_ports_and_addresses_it_may_use() -> None:
+    ports = range(47_310, 47_312)
+    found = gathered(Network(addresses=("127.0.0.1",), ports=ports), count=3)
+    assert sorted(candidate.port for candidate in found[0] + found[1]) == list(ports)
+    assert {candidate.host for candidate in found[0] + found[1]} == {"127.0.0.1"}
+    assert found[2] == []  # all ports are in use
+
+
+def test_a_router_in_front_is_told_to_clients() -> None:
+    ((host, public),) = gathered(Network(addresses=("127.0.0.1",), public_address="203.0.113.7"))
+    assert (public.host, public.port, public.type) == ("203.0.113.7", host.port, "srflx")
+    assert (public.related_address, public.related_port) == ("127.0.0.1", host.port)
+    assert public.priority < host.priority
+
+
+def test_ipv6_has_no_router_in_front() -> None:
+    found = gathered(Network(addresses=("::1",), public_address="203.0.113.7"))
+    assert [candidate.host for candidate in found[0]] in (["::1"], [])  # not every machine has IPv6
+
+
+def test_a_machine_with_loopback_only_serves_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aioice_ice, "get_host_addresses", lambda **kinds: [])
+    assert [candidate.host for candidate in gathered(Network(is_local=True))[0]] == ["127.0.0.1"]
+    assert gathered(Network())[0] == []
