@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from models.configs import TinyDecoderConfig
 from models.vae import DecoderCache
 
-_FRAMES = 4
+FRAMES = 4  # a latent
 _BLOCKS = 3  # a stage
 _LAST_GROWTH = 19  # place in the decoder of the layer that makes the last two frames of one
 
@@ -109,6 +109,16 @@ class TinyDecoder(nn.Module):
             frames [B, 4T, 3, 8h, 8w] (three fewer at the start) in 0 … 1, of the weights' dtype (or that of autocast),
             not contiguous in memory; and the cache, one [B, C, H, W] a block, which is the same at either rate.
         """
+        frames, cache_after = self.decode_raw(latents, cache, is_half_rate)
+        frames = frames.clamp_(0, 1)
+        if is_half_rate:
+            frames = frames.repeat_interleave(2, dim=1)
+        return (frames[:, FRAMES - 1 :] if cache is None else frames), cache_after
+
+    def decode_raw(
+        self, latents: Tensor, cache: DecoderCache | None, is_half_rate: bool = False
+    ) -> tuple[Tensor, DecoderCache]:
+        """What the layers make of latents, and the cache: every frame once, those before the first too, not clipped."""
         batch = latents.shape[0]
         flat = rearrange(latents, "b c t h w -> (t b) c h w")
         x = flat.to(next(self.parameters()).dtype, memory_format=torch.channels_last)
@@ -123,10 +133,7 @@ class TinyDecoder(nn.Module):
                 x = layer(x, batch, 1 if is_half_rate and place == _LAST_GROWTH else layer.stride)
             else:
                 x = layer(x)
-        frames = rearrange(x.clamp_(0, 1), "(t b) c h w -> b t c h w", b=batch)
-        if is_half_rate:
-            frames = frames.repeat_interleave(2, dim=1)
-        return (frames[:, _FRAMES - 1 :] if cache is None else frames), tuple(carried)
+        return rearrange(x, "(t b) c h w -> b t c h w", b=batch), tuple(carried)
 
 
 def _convolution(channels: int, width: int, bias: bool = True) -> nn.Conv2d:

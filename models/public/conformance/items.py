@@ -6,11 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from models.public.conformance import autoencoders
 from models.public.conformance.fixture import Comparison, Fixture, FixtureError
 
 Check = Callable[[Fixture], None]
 
-CHECKS: dict[str, Check] = {}
+CHECKS: dict[str, Check] = {**autoencoders.CHECKS}
 
 
 @dataclass(frozen=True)
