@@ -85,7 +85,8 @@ class ChildProcess:
         """Start the child and wait until it is ready; its first message.
 
         Raises:
-            ChildError: if it does not come up; it is gone then.
+            ChildLost: if it does not come up; it is gone then.
+            ChildError: if it says why it cannot.
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._channel = ParentChannel(ours, self._kinds, self._take, self._ended)
@@ -100,11 +101,11 @@ class ChildProcess:
             return message
         except TimeoutError:
             await _uninterrupted(self.end())
-            raise ChildError(f"{self.name} was not ready within {timeout_s:g} s") from None
+            raise ChildLost(f"{self.name} was not ready within {timeout_s:g} s") from None
         except BaseException as error:
             await _uninterrupted(self.end())
             if isinstance(error, OSError):
-                raise ChildError(f"{self.name} cannot be started: {error}") from error
+                raise ChildLost(f"{self.name} cannot be started: {error}") from error
             raise
 
     async def _spawn(self, connection: socket.socket) -> None:

@@ -87,7 +87,7 @@ class Assembly:
                 stream=stream,
                 is_engine_ready=lambda: self._engine.is_ready,
                 cancelled=StepCancelled,
-                voice=self._voice,
+                voice=self._voice.speaker(),
                 gate=SpeechGate,
                 microphone=Microphone,
                 peer=self.make_peer,

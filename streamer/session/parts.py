@@ -44,7 +44,7 @@ class Control(Protocol):
 
 
 class SpeakingVoice(VoiceLike, Protocol):
-    """What is needed of `streamer.voice.client.Voice`."""
+    """What is needed of `streamer.voice.client.Speaker`."""
 
     def check(self) -> None: ...
 

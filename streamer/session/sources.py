@@ -38,7 +38,7 @@ FORMATS = (
 
 
 class VoiceLike(Protocol):
-    """What a text needs of `streamer.voice.client.Voice`."""
+    """What a text needs of `streamer.voice.client.Speaker`."""
 
     def speak(self, text: str, seed: int) -> AsyncIterator[np.ndarray]: ...
 
@@ -66,6 +66,7 @@ class Utterance:
         self._is_closed = False
         self._room = asyncio.Event()
         self._room.set()
+        self._filling: asyncio.Task[None] | None = None
 
     @property
     def buffered_samples(self) -> int:
@@ -133,22 +134,26 @@ class Utterance:
         self._samples = 0
         self._room.set()
         self.has_sound.set()
+        if self._filling is not None:
+            self._filling.cancel()
 
     async def fill(self, blocks: AsyncIterator[np.ndarray]) -> None:
         """Takes sound from an iterator for as long as there is any and somebody wants it."""
+        self._filling = asyncio.current_task()
         try:
             async with aclosing(blocks) as sound:  # type: ignore[type-var]
                 async for block in sound:
                     self.push(block)
                     await self.room()
-                    if self._is_closed:
-                        return
             self.finish()
         except AvatarError as error:
             self.fail(error)
         except asyncio.CancelledError:
-            self.fail(SessionError("The session has ended."))
-            raise
+            if not self._is_closed:
+                self.fail(SessionError("The session has ended."))
+                raise
+        finally:
+            self._filling = None
 
 
 class StreamUtterance(Utterance):

@@ -1,87 +1,102 @@
-"""The voice's process: turns sentences into sound when asked, one at a time, and nothing else.
+"""The voice's process: turns a sentence into sound when asked, one at a time, and nothing else.
 
-It speaks with `voice.py` over a pipe:
-
-    → ("begin", job, text, seed, skip)   a text; `skip` sentences of it have been spoken before
-    → ("next", job)                      its next sentence, please
-    → ("drop", job)                      forget it
-    ← ("ready",) or ("unusable", sentence)
-    ← ("sound", job, bytes)              int16, 48 kHz
-    ← ("end", job)
-    ← ("failed", job, sentence)
-
-Nothing is spoken ahead of being asked for: that is all the flow control and cancellation there is.
+It keeps nothing between two questions: a text and the number of a sentence of it are the whole question, so that one
+that was not answered can be put to another process.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from multiprocessing.connection import Connection
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-MAX_RUN_CHARACTERS = 240  # without any punctuation; longer runs are parted at a space
+from streamer.child import ChildChannel
+from streamer.child.arrays import array_file
+
+MAX_CHARACTERS, MAX_PHONEMES = 240, 400  # of what is spoken at once: some 0.5 s of work
 LEAD_IN_LEVEL, LEAD_IN_MS = 0.005, 40
-_RUN = re.compile(rf"[^.!?,;:—\n]{{{MAX_RUN_CHARACTERS},}}")
+_LONG_NUMBER = re.compile(r"\d{13,}")  # longer than it can count, and than anybody wants to hear as one number
+_CLAUSE_END = re.compile(r"[.!?,;:—]+\s")
 
 
-def main(pipe: Connection) -> None:
-    """Serves until the other end of the pipe is gone."""
+@dataclass(frozen=True)
+class Ready:
+    """The voice is loaded."""
+
+
+@dataclass(frozen=True)
+class Speak:
+    """Sentence `number` of a text, please."""
+
+    text: str
+    number: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Sound:
+    """So many samples, int16 at 48 kHz; with their descriptor, unless there are none."""
+
+    samples: int
+
+
+@dataclass(frozen=True)
+class NoSentence:
+    """The text has fewer."""
+
+
+@dataclass(frozen=True)
+class Unspeakable:
+    """The voice fails at this sentence."""
+
+    message: str
+
+
+MESSAGES = (Ready, Speak, Sound, NoSentence, Unspeakable)
+
+
+def run(channel: ChildChannel) -> None:
+    """The process's whole life.
+
+    Raises:
+        RuntimeError: if the voice cannot be loaded.
+    """
     try:
         voice = _load()
     except Exception as error:
-        pipe.send(("unusable", f"The voice cannot be loaded: {error}."))
-        return
-    pipe.send(("ready",))
-    jobs: dict[int, Iterator[bytes]] = {}
-    while True:
+        raise RuntimeError(f"the voice cannot be loaded: {error}") from error
+    split = lru_cache(maxsize=64)(lambda text: tuple(sentences(text, voice.split_sentences, voice.g2p)))
+    channel.send(Ready())
+    for wanted in channel:
         try:
-            kind, job, *rest = pipe.recv()
-        except (EOFError, OSError):
-            return
-        if kind == "begin":
-            jobs[job] = sentences(voice, *rest)
-        elif kind == "drop":
-            jobs.pop(job, None)
-        elif kind == "next" and job in jobs:
-            try:
-                pipe.send(_next(jobs, job))
-            except OSError:
-                return
+            written = split(wanted.text)
+            if wanted.number >= len(written):
+                channel.send(NoSentence())
+                continue
+            sound = spoken(voice, written[wanted.number], wanted.number, wanted.seed)
+        except Exception as error:
+            channel.send(Unspeakable(f"the voice fails at a part of this text ({type(error).__name__})"))
+        else:
+            channel.send(Sound(len(sound)), [array_file(sound)] if len(sound) else [])
 
 
-def _next(jobs: dict[int, Iterator[bytes]], job: int) -> tuple[Any, ...]:
-    try:
-        sound = next(jobs[job], None)
-    except Exception as error:
-        del jobs[job]
-        return ("failed", job, f"The voice failed at this text: {type(error).__name__}.")
-    if sound is None:
-        del jobs[job]
-        return ("end", job)
-    return ("sound", job, sound)
-
-
-def sentences(voice: Any, text: str, seed: int, skip: int) -> Iterator[bytes]:
-    """Sound of a text's sentences from number `skip` on, int16 at 48 kHz."""
+def spoken(voice: Any, sentence: str, number: int, seed: int) -> np.ndarray:
+    """Sound of a text's sentence, int16 [S] at 48 kHz; the first one begins at once."""
     from streamer.media.sound import PcmResampler
 
-    number = 0
-    for written in voice.split_sentences(part_runs(text)):
-        if number < skip:
-            number += 1
-            continue
-        parts = list(voice.stream(written, seed=seed + number))
-        samples = np.concatenate(parts) if parts else np.zeros(0, np.float32)
-        if not number:
-            samples = without_lead_in(samples, voice.sample_rate)
-        number += 1
-        pcm = (np.clip(samples, -1.0, 1.0) * 32767.0).astype("<i2").tobytes()
-        resampler = PcmResampler(voice.sample_rate)
-        sound = np.concatenate([resampler.push(pcm), resampler.flush()]) if pcm else np.zeros(0, np.int16)
-        yield sound.tobytes()
+    parts = list(voice.stream(sentence, seed=seed + number))
+    samples = np.concatenate(parts) if parts else np.zeros(0, np.float32)
+    if not number:
+        samples = without_lead_in(samples, voice.sample_rate)
+    if not len(samples):
+        return np.zeros(0, np.int16)
+    resampler = PcmResampler(voice.sample_rate)
+    pcm = (np.clip(samples, -1.0, 1.0) * 32767.0).astype("<i2").tobytes()
+    return np.concatenate([resampler.push(pcm), resampler.flush()])
 
 
 def without_lead_in(samples: np.ndarray, sample_rate: int) -> np.ndarray:
@@ -90,23 +105,36 @@ def without_lead_in(samples: np.ndarray, sample_rate: int) -> np.ndarray:
     return samples[max(0, loud[0] - LEAD_IN_MS * sample_rate // 1000) :] if len(loud) else samples
 
 
-def part_runs(text: str) -> str:
-    """Parts long runs without punctuation by line ends, so that no single sentence takes seconds."""
+def sentences(text: str, split: Callable[[str], list[str]], phonemes: Callable[[str], str | None]) -> Iterator[str]:
+    """Sentences of a text; those that would take long are parted, so that nobody's sound waits long for another's.
 
-    def part(match: re.Match[str]) -> str:
-        lines, line = [], ""
-        for word in match[0].split(" "):
-            while len(word) > MAX_RUN_CHARACTERS:
-                lines += [line, word[:MAX_RUN_CHARACTERS]]
-                line, word = "", word[MAX_RUN_CHARACTERS:]
-            if line and len(line) + len(word) + 1 > MAX_RUN_CHARACTERS:
-                lines.append(line)
-                line = word
-            else:
-                line = f"{line} {word}" if line else word
-        return "\n".join(filter(None, [*lines, line]))
+    Args:
+        split: a text into sentences, however long.
+        phonemes: of a sentence; what it costs to speak grows with them.
+    """
+    text = _LONG_NUMBER.sub(lambda digits: " ".join(digits[0]), text)
+    for sentence in split(text):
+        yield from _short(sentence, phonemes)
 
-    return _RUN.sub(part, text)
+
+def _short(sentence: str, phonemes: Callable[[str], str | None]) -> Iterator[str]:
+    if len(sentence) < 2 or len(sentence) <= MAX_CHARACTERS and len(phonemes(sentence) or "") <= MAX_PHONEMES:
+        yield sentence
+        return
+    middle = _near_middle(sentence)
+    for half in (sentence[:middle].strip(), sentence[middle:].strip()):
+        if half:
+            yield from _short(half, phonemes)
+
+
+def _near_middle(sentence: str) -> int:
+    """Where to part: after a clause or else a word that ends in the middle half, or else in the middle."""
+    quarter, middle = len(sentence) // 4, len(sentence) // 2
+    for pattern in (_CLAUSE_END, re.compile(r"\s")):
+        ends = [match.end() for match in pattern.finditer(sentence, quarter, len(sentence) - quarter)]
+        if ends:
+            return min(ends, key=lambda end: abs(end - middle))
+    return middle
 
 
 def _load() -> Any:

@@ -67,6 +67,28 @@ def test_filling_stops_ten_seconds_ahead_and_goes_on_when_there_is_room() -> Non
     asyncio.run(scene())
 
 
+def test_closing_lets_go_of_a_voice_that_is_still_being_waited_for() -> None:
+    async def scene() -> None:
+        is_let_go = False
+
+        async def blocks():
+            nonlocal is_let_go
+            try:
+                await asyncio.Event().wait()
+                yield tone(1.0)
+            finally:
+                is_let_go = True
+
+        utterance = Utterance("u", "text")
+        filling = asyncio.ensure_future(utterance.fill(blocks()))
+        await settle()
+        utterance.close()
+        await asyncio.wait_for(filling, 5)
+        assert is_let_go and utterance.failure is None
+
+    asyncio.run(scene())
+
+
 def test_file_is_decoded_and_deleted(tmp_path: Path) -> None:
     path = write_wav(tmp_path / "a.wav", np.sin(np.arange(3 * 22_050) / 20) * 0.5, 22_050)
 

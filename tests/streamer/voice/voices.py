@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 
-def counting(pipe) -> None:
+from streamer.child import ChildChannel
+from streamer.child.arrays import array_file
+from streamer.voice.worker import NoSentence, Ready, Sound, Unspeakable
+
+
+def counting(channel: ChildChannel) -> None:
     """Every character of a text is a sentence: as many samples as its code."""
-    serve(pipe, lambda letter: None)
+    serve(channel, lambda letter: None)
 
 
-def dying(pipe) -> None:
+def dying(channel: ChildChannel) -> None:
     """Dies at the letter d, every time."""
-    serve(pipe, lambda letter: os._exit(3) if letter == "d" else None)
+    serve(channel, lambda letter: os._exit(3) if letter == "d" else None)
 
 
-def dying_once(pipe) -> None:
+def dying_once(channel: ChildChannel) -> None:
     """Dies at the letter o, but only as long as the mark it leaves is not there."""
 
     def before(letter: str) -> None:
@@ -27,39 +33,26 @@ def dying_once(pipe) -> None:
             mark.touch()
             os._exit(3)
 
-    serve(pipe, before)
+    serve(channel, before)
 
 
-def unusable(pipe) -> None:
-    pipe.send(("unusable", "The voice is hoarse."))
+def unusable(channel: ChildChannel) -> None:
+    raise RuntimeError("the voice is hoarse")
 
 
-def serve(pipe, before) -> None:
-    jobs = {}
-    pipe.send(("ready",))
-    while True:
-        try:
-            kind, job, *rest = pipe.recv()
-        except EOFError:
-            return
-        if kind == "begin":
-            text, _, skip = rest
-            jobs[job] = list(text[skip:])
-        elif kind == "drop":
-            jobs.pop(job, None)
-            if not jobs:
-                print("dropped", file=sys.stderr)
-        elif kind == "next" and job in jobs:
-            if not jobs[job]:
-                del jobs[job]
-                pipe.send(("end", job))
-                continue
-            letter = jobs[job].pop(0)
-            before(letter)
-            if letter == "!":
-                pipe.send(("failed", job, "The voice does not shout."))
-            elif letter == "~":
+def serve(channel: ChildChannel, before: Callable[[str], object]) -> None:
+    channel.send(Ready())
+    for wanted in channel:
+        if wanted.number >= len(wanted.text):
+            channel.send(NoSentence())
+            continue
+        letter = wanted.text[wanted.number]
+        before(letter)
+        if letter == "!":
+            channel.send(Unspeakable("the voice does not shout"))
+        elif letter == " ":
+            channel.send(Sound(0))
+        else:
+            if letter == "~":
                 time.sleep(0.2)
-                pipe.send(("sound", job, bytes(2)))
-            else:
-                pipe.send(("sound", job, bytes(2 * ord(letter))))
+            channel.send(Sound(ord(letter)), [array_file(np.zeros(ord(letter), np.int16))])
