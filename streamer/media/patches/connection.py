@@ -34,7 +34,14 @@ PRIVATE_METHODS = {  # what is replaced or called below, to notice a release tha
     RTCRtpSender: ("_run_rtp", "_retransmit", "_send_keyframe", "_handle_rtcp_packet", "_next_encoded_frame"),
     RTCRtpReceiver: ("_handle_rtp_packet", "_set_rtcp_ssrc"),
     RTCDtlsTransport: ("_handle_rtp_data", "_handle_rtcp_data"),
-    RTCSctpTransport: ("_send_chunk", "_handle_data"),
+    RTCSctpTransport: (
+        "_send_chunk",
+        "_handle_data",
+        "_mark_received",
+        "_receive_data_chunk",
+        "_receive_forward_tsn_chunk",
+        "_get_inbound_stream",
+    ),
     Connection: ("query_consent", "data_received", "check_incoming", "get_component_candidates", "build_request"),
 }
 CLOSE_S = 2.0
