@@ -27,7 +27,8 @@ CHANNEL = "events"
 MAX_BUFFERED_BYTES = 256 * 1024  # of messages that the peer has not taken yet; beyond that they are dropped
 MAX_CANDIDATE_REQUESTS = 100  # in the life of a connection
 CONNECT_LIMIT_S = 20.0
-SILENCE_LIMIT_S = 4.0
+SILENCE_LIMIT_S = 4.0  # of who sends sound all the time
+QUIET_LIMIT_S = 15.0  # of who only receives: reports may be 5 s ± 50 % apart, consent checks 5 s ± 20 %
 CLOSE_LIMIT_S = 5.0
 VIDEO_PREFERENCE = (("video/h264", "42e01f"), ("video/h264", "42001f"), ("video/vp8", None), ("video/rtx", None))
 
@@ -75,8 +76,9 @@ class Peer:
         microphone: takes the peer's sound; None for a viewer, whose sound is not received.
         on_open: called once when the data channel can be sent to.
         on_message: called with every text message of it.
-        on_gone: called once when the peer has gone by itself: "timeout" (20 s to connect, then 4 s of silence),
-            "closed" or "failed". The owner then calls `close`. Both callbacks may be coroutine functions.
+        on_gone: called once when the peer has gone by itself: "timeout" (20 s to connect, then 4 s of silence, 15 s if
+            it only receives), "closed", "failed" or "dtls" (no encrypted connection came about). The owner then calls
+            `close`. Both callbacks may be coroutine functions.
 
     Raises:
         ValueError: for an ICE server that is none.
@@ -95,6 +97,7 @@ class Peer:
         on_gone: Callable[[str], Awaitable[None] | None],
         connect_limit_s: float = CONNECT_LIMIT_S,
         silence_limit_s: float = SILENCE_LIMIT_S,
+        quiet_limit_s: float = QUIET_LIMIT_S,
     ):
         apply()
         self._configuration = RTCConfiguration(iceServers=ice_server_list(ice_servers))
@@ -104,7 +107,8 @@ class Peer:
         self._on_open = on_open
         self._on_message = on_message
         self._on_gone = on_gone
-        self._watchdog = Watchdog(connect_limit_s, silence_limit_s)
+        self._silence_limit_s = silence_limit_s
+        self._watchdog = Watchdog(connect_limit_s, quiet_limit_s)
         self._connection: PatchedConnection | None = None
         self._channel: RTCDataChannel | None = None
         self._transceivers: dict[str, RTCRtpTransceiver] = {}
@@ -211,7 +215,9 @@ class Peer:
     # --- setting up
 
     async def _negotiate(self, offer: str) -> str:
-        connection = self._connection = PatchedConnection(self._configuration, self._watchdog.sign, self._network)
+        connection = self._connection = PatchedConnection(
+            self._configuration, self._watchdog.sign, self._network, self._on_dtls_failure
+        )
         self._prepare(connection, offer)
         await connection.setRemoteDescription(RTCSessionDescription(offer, "offer"))
         self._listen()
@@ -239,6 +245,7 @@ class Peer:
                 transceiver.sender.replaceTrack(self._broadcast.audio_track())
                 receiver: Any = transceiver.receiver
                 if self._microphone is not None and receiver.track is not None:
+                    self._watchdog.silence_limit_s = self._silence_limit_s
                     self._microphone.attach(receiver.track, receiver.jitter_stats)
             else:
                 name = transceiver._codecs[0].name
@@ -256,6 +263,10 @@ class Peer:
             self._watchdog.connected()
         elif state in ("failed", "closed"):
             self._report_gone(state)
+
+    def _on_dtls_failure(self, reason: str) -> None:
+        logger.warning("no encrypted connection to a peer: %s", reason)
+        self._report_gone("dtls")
 
     def _on_channel(self, channel: RTCDataChannel) -> None:
         if channel.label != CHANNEL or self._channel is not None:

@@ -12,7 +12,7 @@ class Watchdog:
 
     Args:
         connect_limit_s: for the first sign.
-        silence_limit_s: between signs after that.
+        silence_limit_s: between signs after that; may be changed until then.
         now: the monotonic clock.
     """
 
@@ -24,7 +24,7 @@ class Watchdog:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ):
         self._connect_limit_s = connect_limit_s
-        self._silence_limit_s = silence_limit_s
+        self.silence_limit_s = silence_limit_s
         self._now = now
         self._sleep = sleep
         self._started_s = now()
@@ -49,9 +49,9 @@ class Watchdog:
         """Returns when the peer has been silent for too long, or has not connected in time."""
         while (left_s := self._deadline_s() - self._now()) > 0:
             # Never longer than a silence: connecting brings the end nearer.
-            await self._sleep(min(left_s, self._silence_limit_s))
+            await self._sleep(min(left_s, self.silence_limit_s))
 
     def _deadline_s(self) -> float:
         if not self._is_connected or self.last_sign_s is None:
             return self._started_s + self._connect_limit_s
-        return self.last_sign_s + self._silence_limit_s
+        return self.last_sign_s + self.silence_limit_s

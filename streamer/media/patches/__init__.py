@@ -18,5 +18,7 @@ server's own objects, which `PatchedConnection` makes. What each is for:
 9. `harden_sctp`: every fragment of a message is looked at once, and what waits for the rest of its message is bounded
    (aiortc: looks at all of them with each one, without a bound: 0.6 MB/s of a message that never ends stopped the
    server); a packet that breaks aiortc's assertions is left out.
-10. `PatchedConnection.close`: returns when the connecting tasks have ended too (aiortc: they run on).
+10. `BroadCertificate`, `watch_dtls`: peers with RSA certificates find a common cipher, and what keeps a handshake from
+   succeeding is told (aiortc: ECDSA only, and silence).
+11. `PatchedConnection.close`: returns when the connecting tasks have ended too (aiortc: they run on).
 """

@@ -12,7 +12,7 @@ from typing import Any
 from aioice.ice import Connection
 from aiortc import RTCConfiguration, RTCPeerConnection
 from aiortc.mediastreams import MediaStreamTrack
-from aiortc.rtcdtlstransport import RTCDtlsTransport
+from aiortc.rtcdtlstransport import RTCCertificate, RTCDtlsTransport
 from aiortc.rtcrtpreceiver import RTCRtpReceiver
 from aiortc.rtcrtpsender import RTCRtpSender
 from aiortc.rtcrtptransceiver import RTCRtpTransceiver
@@ -20,7 +20,7 @@ from aiortc.rtcsctptransport import RTCSctpTransport
 
 from streamer.errors import MissingExtraError
 from streamer.media.network import Network
-from streamer.media.patches.dtls import watch_dtls
+from streamer.media.patches.dtls import BroadCertificate, watch_dtls
 from streamer.media.patches.ice import harden_ice
 from streamer.media.patches.receiver import SteadyReceiver
 from streamer.media.patches.sctp import harden_sctp
@@ -33,7 +33,8 @@ PRIVATE_METHODS = {  # what is replaced or called below, to notice a release tha
     RTCPeerConnection: ("__createTransceiver", "__createDtlsTransport", "__createSctpTransport", "__connect"),
     RTCRtpSender: ("_run_rtp", "_retransmit", "_send_keyframe", "_handle_rtcp_packet", "_next_encoded_frame"),
     RTCRtpReceiver: ("_handle_rtp_packet", "_set_rtcp_ssrc"),
-    RTCDtlsTransport: ("_handle_rtp_data", "_handle_rtcp_data"),
+    RTCDtlsTransport: ("_handle_rtp_data", "_handle_rtcp_data", "_set_state"),
+    RTCCertificate: ("_create_ssl_context",),
     RTCSctpTransport: (
         "_send_chunk",
         "_handle_data",
@@ -72,20 +73,28 @@ class PatchedConnection(RTCPeerConnection):
     Args:
         configuration: with explicit ICE servers.
         on_activity: told about every authenticated packet of the peer.
+        on_failure: told why, when no encrypted connection comes about.
         network: the addresses and ports that media uses.
     """
+
+    _RTCPeerConnection__certificates: list[RTCCertificate]
 
     def __init__(
         self,
         configuration: RTCConfiguration,
         on_activity: Callable[[], None] = lambda: None,
         network: Network | None = None,
+        on_failure: Callable[[str], None] = lambda reason: None,
     ):
         apply()
         self._on_activity = on_activity
         self._network = network or Network()
+        self._on_failure = on_failure
         self._connecting: set[asyncio.Task[Any]] = set()
         super().__init__(configuration)
+        (plain,) = self._RTCPeerConnection__certificates
+        self._certificate = BroadCertificate(plain._key, plain._cert)
+        self._RTCPeerConnection__certificates = [self._certificate]
 
     def _RTCPeerConnection__createTransceiver(
         self, direction: str, kind: str, sender_track: MediaStreamTrack | None = None
@@ -103,7 +112,7 @@ class PatchedConnection(RTCPeerConnection):
     def _RTCPeerConnection__createDtlsTransport(self) -> RTCDtlsTransport:
         transport: RTCDtlsTransport = super()._RTCPeerConnection__createDtlsTransport()  # type: ignore[misc]
         harden_ice(transport.transport._connection, self._on_activity, self._network)
-        watch_dtls(transport, self._on_activity)
+        watch_dtls(transport, self._certificate, self._on_activity, self._on_failure)
         return transport
 
     def _RTCPeerConnection__createSctpTransport(self) -> None:

@@ -172,7 +172,7 @@ def test_a_client_that_vanishes_is_noticed() -> None:
     async def scenario() -> None:
         async with Live() as live:
             gone = Gone()
-            peer, client = make_peer(live, on_gone=gone, silence_limit_s=1.5), Client()
+            peer, client = make_peer(live, on_gone=gone, quiet_limit_s=1.5), Client()
             await client.connect(peer)
             await client.until(lambda: len(client.pictures) > 3)
             await client.vanish()
@@ -190,12 +190,30 @@ def test_a_viewer_that_only_listens_is_not_taken_for_gone() -> None:
     async def scenario() -> None:
         async with Live() as live:
             gone = Gone()
-            peer, client = make_peer(live, on_gone=gone, silence_limit_s=2.0), Client()
+            peer, client = make_peer(live, on_gone=gone, quiet_limit_s=2.0), Client()
             await client.connect(peer)
             await client.until(lambda: len(client.pictures) > 80)  # more than three seconds
             assert gone.reasons == [] and peer.is_connected
             await peer.close()
             await client.close()
+
+    run_clean(scenario)
+
+
+def test_who_only_receives_may_be_quiet_for_longer_than_who_speaks() -> None:
+    """RFC 3550 lets reports be 7.5 s apart, and consent checks come every 4 to 6 s."""
+
+    async def scenario() -> None:
+        async with Live() as live:
+            for offer, microphone, limit_s in (
+                (CHROME, Microphone(), 4.0),
+                (CHROME, None, 15.0),
+                (VIEWER, Microphone(), 15.0),
+            ):
+                peer = make_peer(live, microphone=microphone)
+                await peer.answer(offer)
+                assert peer._watchdog.silence_limit_s == limit_s
+                await peer.close()
 
     run_clean(scenario)
 
