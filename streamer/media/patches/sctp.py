@@ -88,19 +88,21 @@ def harden_sctp(transport: RTCSctpTransport, on_activity: Callable[[], None] = l
 
     def mark_received(tsn: int) -> bool:
         """Whether it has come before. aiortc sorts all that wait for a missing one."""
-        early = transport._sack_misordered
-        if not 0 < (tsn - transport._last_received_tsn) % TSNS < TSNS // 2 or tsn in early:
+        early, last = transport._sack_misordered, transport._last_received_tsn
+        assert last is not None  # the association stands
+        if not 0 < (tsn - last) % TSNS < TSNS // 2 or tsn in early:
             if len(transport._sack_duplicates) < WINDOW:
                 transport._sack_duplicates.append(tsn)
             return True
         early.add(tsn)
-        while (following := tsn_plus_one(transport._last_received_tsn)) in early:
-            early.discard(following)
-            transport._last_received_tsn = following
+        while (last := tsn_plus_one(last)) in early:
+            early.discard(last)
+            transport._last_received_tsn = last
         return False
 
     async def receive_bounded(chunk: DataChunk) -> None:
-        if WINDOW < (chunk.tsn - transport._last_received_tsn) % TSNS < TSNS // 2:
+        last = transport._last_received_tsn
+        if last is None or WINDOW < (chunk.tsn - last) % TSNS < TSNS // 2:
             return  # not acknowledged: it comes again
         is_whole = chunk.flags & WHOLE == WHOLE
         if chunk.flags & SCTP_DATA_UNORDERED or chunk.stream_id not in streams and len(streams) >= MAX_STREAMS:
