@@ -47,3 +47,17 @@ class MediaClock:
         """Returns when that media time plays; at once if it has passed."""
         while (left_s := self.wall_s(media_s) - self._now()) > EARLY_S:
             await asyncio.sleep(left_s)
+
+
+async def happens_before(event: asyncio.Event, clock: MediaClock, media_s: float) -> bool:
+    """Waits for an event, but no longer than until a media time; whether it has happened."""
+    if event.is_set():
+        return True
+    waits = [asyncio.ensure_future(event.wait()), asyncio.ensure_future(clock.wait_until(media_s))]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)
+    return event.is_set()

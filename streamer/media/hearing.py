@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Protocol
 
 import numpy as np
 
-from streamer.media.microphone import Resampler16k
+from streamer.media.gate import SpeechGate
+from streamer.media.microphone import Microphone, Resampler16k
 from streamer.media.sound import BLOCK_SAMPLES, apply_gate, pre_roll, to_model
 
 LISTEN_S = 0.1  # how often the caller is listened to while something else is said
@@ -17,18 +17,6 @@ _KEPT_SAMPLES = 35 * BLOCK_SAMPLES  # of what was only listened to, for the chun
 _RECENT_BLOCKS, _SPEECH_BLOCKS = 15, 10  # speech is 200 ms out of the last 300
 
 
-class MicrophoneLike(Protocol):
-    """What is needed of `streamer.media.microphone.Microphone`."""
-
-    def take(self, samples_48k: int) -> np.ndarray: ...
-
-
-class GateLike(Protocol):
-    """What is needed of `streamer.media.gate.SpeechGate`."""
-
-    def process(self, samples: np.ndarray) -> np.ndarray: ...
-
-
 class Hearing:
     """The microphone of one connection.
 
@@ -36,7 +24,7 @@ class Hearing:
     be called ten times a second instead; what it heard is kept, so that the words that interrupt are not lost.
     """
 
-    def __init__(self, microphone: MicrophoneLike, gate: GateLike):
+    def __init__(self, microphone: Microphone, gate: SpeechGate):
         self._microphone = microphone
         self._gate = gate
         self._to_16k = Resampler16k()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from streamer.media import BLOCK_SAMPLES, FPS, FRAME_S, FRAME_SAMPLES, SOUND_RATE_HZ
-from streamer.media.clock import MediaClock
+from streamer.media.clock import MediaClock, happens_before
 
 LATE_S = 0.120  # what is later than this is dropped, sound and picture together
 FADE_SAMPLES = SOUND_RATE_HZ // 100  # 10 ms
@@ -167,16 +167,7 @@ class Playout:
             if self.clock.media_s() >= deadline_s - SETTLE_S:
                 self._is_dry = True
                 return False
-            waits = [
-                asyncio.ensure_future(self._arrival.wait()),
-                asyncio.ensure_future(self.clock.wait_until(deadline_s)),
-            ]
-            try:
-                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for wait in waits:
-                    wait.cancel()
-                await asyncio.gather(*waits, return_exceptions=True)
+            await happens_before(self._arrival, self.clock, deadline_s)
         return True
 
     def mute_from(self, media_s: float) -> float:

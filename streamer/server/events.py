@@ -60,8 +60,8 @@ async def serve_events(request: web.Request, session: Session) -> web.WebSocketR
     await socket.prepare(request)
     listener = SocketListener(socket)
     controller = Controller(session, listener.send)
-    listener.send(dump(session.session_message()))
-    session.join(listener)
+    listener.send(dump(session.audience.message))
+    session.audience.join(listener)
     reading = asyncio.ensure_future(_read(socket, controller))
     writing = asyncio.ensure_future(listener.run())
     ending = asyncio.ensure_future(session.ended())
@@ -72,7 +72,7 @@ async def serve_events(request: web.Request, session: Session) -> web.WebSocketR
             task.cancel()
         await asyncio.gather(reading, writing, ending, return_exceptions=True)
         controller.close()
-        session.leave(listener)
+        session.audience.leave(listener)
         await _close(socket, listener)
     return socket
 

@@ -111,12 +111,12 @@ async def create_session(request: web.Request) -> web.Response:
     check_type(request, JSON, is_optional=True)
     body = await read_body(request, MAX_JSON_BYTES)
     session = await request.app[SITE].registry.create(parse_request(SessionRequest, body, "A session"))
-    described = session.describe().model_dump(mode="json")
+    described = session.audience.info.model_dump(mode="json")
     return web.json_response(described, status=201, headers={"Location": f"/v1/sessions/{session.ident}"})
 
 
 async def show_session(request: web.Request) -> web.Response:
-    return web.json_response(_session(request).describe().model_dump(mode="json"))
+    return web.json_response(_session(request).audience.info.model_dump(mode="json"))
 
 
 async def delete_session(request: web.Request) -> web.Response:
@@ -137,7 +137,7 @@ async def _connect(request: web.Request, role: Role) -> web.Response:
     check_type(request, SDP)
     check_accepts(request, SDP)
     offer = (await read_body(request, MAX_SDP_BYTES)).decode("utf-8", "replace")
-    ident, answer = await session.connect(
+    ident, answer = await session.audience.connect(
         offer, role, lambda send: Controller(session, send, can_control=role == "caller")
     )
     response = web.Response(text=answer, content_type=SDP, status=201)
@@ -148,14 +148,14 @@ async def _connect(request: web.Request, role: Role) -> web.Response:
 
 
 async def add_candidates(request: web.Request) -> web.Response:
-    connection = _session(request).connection(request.match_info["connection"])
+    connection = _session(request).audience.connection(request.match_info["connection"])
     check_type(request, SDP_FRAGMENT)
     await connection.peer.add_candidates((await read_body(request, MAX_SDP_BYTES)).decode("utf-8", "replace"))
     return web.Response(status=204)
 
 
 async def disconnect(request: web.Request) -> web.Response:
-    await _session(request).disconnect(request.match_info["connection"])
+    await _session(request).audience.disconnect(request.match_info["connection"])
     return web.Response(status=204)
 
 
@@ -163,21 +163,21 @@ async def say(request: web.Request) -> web.Response:
     session = _session(request)
     check_type(request, JSON)
     wanted = parse_request(SayRequest, await read_body(request, MAX_JSON_BYTES), "`say`")
-    return web.json_response({"utterance": session.say(wanted.text, wanted.id)}, status=202)
+    return web.json_response({"utterance": session.speech.say(wanted.text, wanted.id)}, status=202)
 
 
 async def play_file(request: web.Request) -> web.Response:
     session = _session(request)
     check_length(request, MAX_SOUND_FILE_BYTES)
-    session.queue.check_room()
+    session.speech.check_room()
     path = request.app[SITE].registry.uploads / secrets.token_hex(16)
     await save_body(request, MAX_SOUND_FILE_BYTES, path)
-    name, duration_ms = await session.play_file(path)
+    name, duration_ms = await session.speech.play_file(path)
     return web.json_response({"utterance": name, "duration_ms": duration_ms}, status=202)
 
 
 async def interrupt(request: web.Request) -> web.Response:
-    name, played_ms = _session(request).interrupt()
+    name, played_ms = _session(request).speech.interrupt()
     answer = Interrupted(utterance=name, played_ms=played_ms)
     return web.json_response(answer.model_dump(exclude={"type"}))
 

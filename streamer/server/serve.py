@@ -126,7 +126,7 @@ async def start(options: ServeOptions, stack: AsyncExitStack) -> str:
     finally:
         warming.cancel()
     avatars = showable(avatars, engine.facts.preset)
-    metrics = Metrics(lambda: registry, lambda: engine.restarts)
+    metrics = Metrics()
     assembly = Assembly(
         engine,
         voice,
@@ -139,6 +139,7 @@ async def start(options: ServeOptions, stack: AsyncExitStack) -> str:
     )
     most = options.max_sessions or min(default_max_sessions(engine.facts.warm_rtf), config.max_streams)
     registry = Registry(assembly.build, assembly.choose, metrics, most, assembly.times.chunk_s)
+    metrics.watch(lambda: [session.figures for session in registry], lambda: engine.restarts)
     site = Site(registry, metrics, avatars, list(options.ice_servers), lambda: engine.is_ready)
     runner = web.AppRunner(
         create_app(site, access, options.page_folder),

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
 from models.gallery import Avatar
-from streamer.engine import Engine, StepCancelled, StreamSpec
+from streamer.engine import Engine, StreamSpec
 from streamer.media.broadcast import Broadcast
 from streamer.media.clock import MediaClock
 from streamer.media.gate import SpeechGate
@@ -22,7 +23,7 @@ from streamer.picture import load_picture
 from streamer.presenters import find_avatar
 from streamer.session.cutter import ChunkTimes
 from streamer.session.metrics import Metrics
-from streamer.session.parts import PeerLike, SessionParts, SessionSpec
+from streamer.session.parts import SessionParts, SessionSpec
 from streamer.session.session import Session
 from streamer.voice.client import Voice
 
@@ -78,7 +79,7 @@ class Assembly:
         try:
             now = time.monotonic()
             first_cut_s = now if phase is None else now + (phase - now) % times.chunk_s
-            clock = MediaClock(first_cut_s - times.cut_s(0, times.new_budget().seconds))
+            clock = MediaClock(first_cut_s - times.first_cut_s)
             playout = Playout(clock, facts.frame_size, times.max_frames_ahead)
             parts = SessionParts(
                 clock=clock,
@@ -86,11 +87,10 @@ class Assembly:
                 broadcast=Broadcast(clock, playout, facts.frame_size),
                 stream=stream,
                 is_engine_ready=lambda: self._engine.is_ready,
-                cancelled=StepCancelled,
                 voice=self._voice.speaker(),
                 gate=SpeechGate,
                 microphone=Microphone,
-                peer=self.make_peer,
+                peer=partial(Peer, ice_servers=self._ice_servers, network=self._network),
                 load_reference=self.load_reference,
                 find_avatar=self.choose,
                 frame_size=facts.frame_size,
@@ -99,10 +99,6 @@ class Assembly:
         except BaseException:
             await stream.close()
             raise
-
-    def make_peer(self, **wiring) -> PeerLike:  # type: ignore[no-untyped-def]
-        """A peer with this server's ICE servers, addresses and ports."""
-        return Peer(ice_servers=self._ice_servers, network=self._network, **wiring)
 
     def load_reference(self, avatar: Avatar) -> np.ndarray:
         """An avatar's picture, float32 [3, H, W] in 0 … 1, of the engine's size."""

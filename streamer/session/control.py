@@ -65,7 +65,7 @@ class Controller:
             return
         self._waiting.append(raw)
         if (self._task is None or self._task.done()) and self._session.end_reason is None:
-            self._task = self._session.spawn(self._work())
+            self._task = self._session.tasks.spawn(self._work())
 
     async def handle(self, raw: str | bytes) -> None:
         """Carries out a message. Whatever is wrong with it is answered, and nothing else happens."""
@@ -104,19 +104,19 @@ class Controller:
             case AudioAppend():
                 await self._append(message.pcm())
             case Say():
-                session.say(message.text, message.id)
+                session.speech.say(message.text, message.id)
             case Interrupt():
-                session.interrupt()
+                session.speech.interrupt()
             case SetPrompt():
                 await session.set_prompt(message.prompt, message.emotion, message.gestures)
             case SetAvatar():
                 await session.set_avatar(message.avatar)
             case SetMicrophone():
-                session.set_microphone(message.enabled)
+                session.cutter.is_microphone_on = message.enabled
             case AudioStart():
                 if self._open_stream() is not None:
                     raise ProtocolError("An utterance is open already: commit or clear it first.", "out_of_order")
-                self._stream = session.open_stream(message.sample_rate, message.id)
+                self._stream = session.speech.open_stream(message.sample_rate, message.id)
             case AudioCommit():
                 stream = self._open_stream()
                 if stream is None:
@@ -124,7 +124,7 @@ class Controller:
                 stream.commit()
                 self._stream = None
             case AudioClear():
-                session.clear_streams()
+                session.speech.clear_streams()
                 self._stream = None
             case Ping():
                 self._reply(Pong(id=message.id, media_ms=session.timeline.media_ms))
@@ -132,7 +132,7 @@ class Controller:
     async def _append(self, pcm: bytes) -> None:
         stream = self._open_stream()
         if stream is None:
-            stream = self._stream = self._session.open_stream(DEFAULT_RATE_HZ, None)
+            stream = self._stream = self._session.speech.open_stream(DEFAULT_RATE_HZ, None)
         await stream.append(pcm, time.monotonic())
 
     def _open_stream(self) -> StreamUtterance | None:

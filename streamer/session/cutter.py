@@ -14,7 +14,7 @@ from streamer.media.sound import BLOCK_SAMPLES, FPS, FRAME_SAMPLES, FRAMES_PER_L
 from streamer.session.budget import MAX_CHUNKS_LONG, Budget
 from streamer.session.metrics import Metrics
 from streamer.session.sources import Queue, StreamUtterance, Utterance
-from streamer.session.timeline import Piece, Speech, Timeline, frame_s
+from streamer.session.timeline import Piece, Timeline, Turn, frame_s
 
 MIN_RTF, MAX_RTF = 0.1, 0.75  # what is hardly real time is the ladder's business, not the budget's
 _FEED_SAMPLES_PER_LATENT = FRAMES_PER_LATENT * FRAME_SAMPLES
@@ -67,6 +67,15 @@ class ChunkTimes:
         """Media time at which its sound is cut."""
         return frame_s(self.first_frame(chunk)) - budget_s
 
+    @property
+    def first_cut_s(self) -> float:
+        """Media time at which a session begins."""
+        return self.cut_s(0, self.new_budget().seconds)
+
+    @property
+    def delay_s(self) -> float:
+        return self.delay_frames / FPS
+
     def new_budget(self) -> Budget:
         """A session's, at its start."""
         return Budget(self.compute_s, self.chunk_s)
@@ -103,17 +112,18 @@ class Feed:
 class Cutter:
     """Cuts a chunk's sound out of what is queued, or of the microphone, or of silence."""
 
-    def __init__(self, times: ChunkTimes, queue: Queue, timeline: Timeline, metrics: Metrics):
-        self.times = times
-        self.queue = queue
+    def __init__(self, times: ChunkTimes, timeline: Timeline, metrics: Metrics):
+        self.queue = Queue()
         self.hearing: Hearing | None = None
         self.is_microphone_on = True
+        self._times = times
         self._timeline = timeline
         self._metrics = metrics
         self._to_16k = Resampler16k()
         self._tail = np.zeros(times.delay_frames * FRAME_SAMPLES, np.int16)
-        self._current: tuple[Utterance, Speech] | None = None
-        self._caller: Speech | None = None
+        self._current: tuple[Utterance, Turn] | None = None
+        self._cleared: Turn | None = None  # of a stream, whose end is yet to be told
+        self._caller: Turn | None = None
         self._caller_number = 0
         self._has_old_mouth = False
         self._is_caller_held = False  # interrupted: stays silent until the caller has paused
@@ -133,7 +143,7 @@ class Cutter:
         Args:
             left_out_blocks: of 20 ms of the caller's sound, heard before it and not played.
         """
-        sound = np.zeros(self.times.samples, np.int16)
+        sound = np.zeros(self._times.samples, np.int16)
         pieces, has_utterance = self._say(sound)
         if has_utterance:
             pieces = self._end_caller() + pieces
@@ -148,14 +158,14 @@ class Cutter:
     def cut_silence(self, replaced: Feed, epoch: int, cut_s: float) -> Feed:
         """Silence in place of a chunk that was rewound."""
         model = np.zeros(len(replaced.model), np.float32)
-        feed = self._feed(replaced.chunk, np.zeros(self.times.samples, np.int16), model, [], epoch, cut_s)
+        feed = self._feed(replaced.chunk, np.zeros(self._times.samples, np.int16), model, [], epoch, cut_s)
         feed.is_again = True
         return feed
 
     def skip(self) -> None:
         """A chunk passes without sound being cut."""
         if self.hearing is not None:
-            self.hearing.skip(self.times.samples)
+            self.hearing.skip(self._times.samples)
 
     def interrupt(self, is_kept: Callable[[Utterance], bool]) -> list[Utterance]:
         """Forgets what is being said, and of what is queued all that is not kept; returns what had not begun."""
@@ -163,8 +173,15 @@ class Cutter:
         self._to_16k = Resampler16k()  # it holds a millisecond of what was said
         self._has_old_mouth = True
         self._is_caller_held = self._caller is not None
-        self._current = self._caller = None
+        self._current = self._cleared = self._caller = None
         return [utterance for utterance in self.queue.clear(is_kept) if not utterance.is_started]
+
+    def clear_streams(self) -> list[str]:
+        """Forgets agents' streams, all but what has been cut; returns the names of those that had not begun."""
+        cleared = self.queue.clear(is_kept=is_no_stream)
+        if self._current is not None and self._current[0] in cleared:
+            self._cleared, self._current = self._current[1], None
+        return [stream.name for stream in cleared if not stream.is_started]
 
     def _feed(
         self, chunk: int, sound: np.ndarray, model: np.ndarray, pieces: list[Piece], epoch: int, cut_s: float
@@ -177,7 +194,8 @@ class Cutter:
 
     def _say(self, sound: np.ndarray) -> tuple[list[Piece], bool]:
         """Writes what is queued into the sound; who speaks, and whether an utterance is at it."""
-        pieces: list[Piece] = []
+        cleared, self._cleared = self._cleared, None
+        pieces = [] if cleared is None else [Piece(cleared, 0, 0, end="interrupted")]
         filled = 0
         while filled < len(sound):
             utterance = self.queue.head
@@ -189,29 +207,29 @@ class Cutter:
                 break
             block = utterance.take(len(sound) - filled)
             sound[filled : filled + len(block)] = block
-            piece = Piece(self._speech_of(utterance), filled, len(block))
+            piece = Piece(self._turn_of(utterance), filled, len(block))
             pieces.append(piece)
             filled += len(block)
             if not utterance.is_exhausted:
                 if filled < len(sound):
                     self._metrics.underruns.inc()
                 break
-            piece.is_last, piece.failure = True, utterance.failure
+            piece.end, piece.failure = "finished" if utterance.failure is None else "failed", utterance.failure
             self.queue.remove(utterance)
             self._current = None
-        return pieces, bool(pieces) or self._current is not None
+        return pieces, filled > 0 or self._current is not None
 
-    def _speech_of(self, utterance: Utterance) -> Speech:
+    def _turn_of(self, utterance: Utterance) -> Turn:
         if self._current is None or self._current[0] is not utterance:
-            speech = Speech(utterance.name, utterance.source)
-            self._timeline.begin(speech)
-            self._current = (utterance, speech)
+            turn = Turn(utterance.name, utterance.source)
+            self._timeline.begin(turn)
+            self._current = (utterance, turn)
         return self._current[1]
 
     def _hear(self, pieces: list[Piece], left_out_blocks: int) -> tuple[np.ndarray, np.ndarray, list[Piece]]:
         """The caller's chunk: sound, model sound, and who speaks in it."""
         assert self.hearing is not None
-        sound, model, is_open = self.hearing.take(self.times.samples, left_out_blocks * BLOCK_SAMPLES)
+        sound, model, is_open = self.hearing.take(self._times.samples, left_out_blocks * BLOCK_SAMPLES)
         if not is_open.any():
             self._is_caller_held = False
             return sound, model, pieces + self._end_caller()
@@ -219,7 +237,7 @@ class Cutter:
             return np.zeros_like(sound), np.zeros_like(model), pieces
         if self._caller is None:
             self._caller_number += 1
-            self._caller = Speech(f"microphone-{self._caller_number}", "microphone")
+            self._caller = Turn(f"microphone-{self._caller_number}", "microphone")
             self._timeline.begin(self._caller)
         edges = np.flatnonzero(np.diff(np.concatenate([[False], is_open, [False]])))
         for first, end in edges.reshape(-1, 2):
@@ -228,5 +246,9 @@ class Cutter:
 
     def _end_caller(self) -> list[Piece]:
         """A whole chunk without a word, or something else is said: the caller's utterance is over."""
-        speech, self._caller = self._caller, None
-        return [] if speech is None else [Piece(speech, 0, 0, is_last=True)]
+        turn, self._caller = self._caller, None
+        return [] if turn is None else [Piece(turn, 0, 0, end="finished")]
+
+
+def is_no_stream(utterance: Utterance) -> bool:
+    return not isinstance(utterance, StreamUtterance)

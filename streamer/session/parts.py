@@ -1,52 +1,36 @@
-"""What a session is made of."""
+"""What a session is asked to be, and what it is made of."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
 
 import numpy as np
 
 from models.gallery import Avatar
-from streamer.media.hearing import GateLike, Hearing, MicrophoneLike
+from streamer.engine import EngineStream
+from streamer.media.broadcast import Broadcast
+from streamer.media.clock import MediaClock
+from streamer.media.gate import SpeechGate
+from streamer.media.hearing import Hearing
+from streamer.media.microphone import Microphone
+from streamer.media.peer import Peer
+from streamer.media.playout import Playout
 from streamer.protocol import Mode
-from streamer.session.chunks import EngineStreamLike, PlayoutLike
-from streamer.session.sources import VoiceLike
-from streamer.session.timeline import Clock
+from streamer.voice.client import Speaker
 
 Role = Literal["caller", "viewer"]
-
-
-class BroadcastLike(Protocol):
-    """What is needed of `streamer.media.broadcast.Broadcast`."""
-
-    async def run(self) -> None: ...
-    @property
-    def stats(self) -> Any: ...
-
-
-class PeerLike(Protocol):
-    """What is needed of `streamer.media.peer.Peer`."""
-
-    async def answer(self, offer_sdp: str) -> str: ...
-    async def add_candidates(self, sdp_fragment: str) -> None: ...
-    def send(self, message: str) -> None: ...
-    async def close(self) -> None: ...
-    def stats(self) -> Any: ...
 
 
 class Control(Protocol):
     """What carries out a connection's messages: `streamer.session.control.Controller`."""
 
-    def offer(self, raw: str | bytes) -> None: ...
-    def close(self) -> None: ...
+    def offer(self, raw: str | bytes) -> None:
+        """Takes a message; it is carried out after those before it."""
 
-
-class SpeakingVoice(VoiceLike, Protocol):
-    """What is needed of `streamer.voice.client.Speaker`."""
-
-    def check(self) -> None: ...
+    def close(self) -> None:
+        """The connection has ended."""
 
 
 @dataclass(frozen=True)
@@ -67,37 +51,40 @@ class SessionParts:
     Attributes:
         stream: the engine's, opened.
         is_engine_ready: whether it takes steps now.
-        cancelled: what a rewound step raises.
         gate: makes a speech gate.
         microphone: makes the receiving end of a caller's sound.
-        peer: makes the connection of a browser; see `Session.connect`.
+        peer: makes the connection of a browser, of everything `Peer` takes but ICE servers.
+        find_avatar: by name. Raises UnknownAvatarError.
         load_reference: the picture of an avatar, float32 [3, H, W], in the size of the engine's frames.
     """
 
-    clock: Clock
-    playout: PlayoutLike
-    broadcast: BroadcastLike
-    stream: EngineStreamLike
+    clock: MediaClock
+    playout: Playout
+    broadcast: Broadcast
+    stream: EngineStream
     is_engine_ready: Callable[[], bool]
-    cancelled: type[Exception]
-    voice: SpeakingVoice
-    gate: Callable[[], GateLike]
-    microphone: Callable[[], MicrophoneLike]
-    peer: Callable[..., PeerLike]
-    load_reference: Callable[[Avatar], np.ndarray]
+    voice: Speaker
+    gate: Callable[[], SpeechGate]
+    microphone: Callable[[], Microphone]
+    peer: Callable[..., Peer]
     find_avatar: Callable[[str], Avatar]
+    load_reference: Callable[[Avatar], np.ndarray]
     frame_size: tuple[int, int]
 
 
 @dataclass(eq=False)
 class Connection:
-    """A browser that is connected by WebRTC."""
+    """A browser that is connected by WebRTC.
+
+    Attributes:
+        control, peer: set before anything can happen on the connection.
+    """
 
     ident: str
     role: Role
-    peer: PeerLike
     hearing: Hearing | None
-    control: Control
+    control: Control = field(init=False)
+    peer: Peer = field(init=False)
     is_closed: bool = False
 
     def send(self, message: str, is_optional: bool = False) -> None:

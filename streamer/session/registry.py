@@ -133,7 +133,6 @@ class Registry:
             self._sessions.pop(session.ident, None)
             self._phases.pop(session.ident, None)
             self._lives.pop(session.ident, None)
-            session.forget_parts()
 
     def get(self, ident: str) -> Session:
         """

@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing
 from pathlib import Path
-from typing import Protocol
 
 import av
 import numpy as np
@@ -21,6 +20,7 @@ from streamer.errors import AudioError, AvatarError, CapacityError, ProtocolErro
 from streamer.faults import code_of, sentence
 from streamer.media.sound import PLAYED_RATE_HZ, PcmResampler, to_int16
 from streamer.protocol import MAX_TEXT_CHARACTERS, ErrorMessage, Source
+from streamer.voice.client import Speaker
 
 AHEAD_SAMPLES = 10 * PLAYED_RATE_HZ  # texts and files are prepared this far
 MAX_STREAM_SAMPLES = 120 * PLAYED_RATE_HZ  # of an agent's sound that is not played yet
@@ -35,12 +35,6 @@ FORMATS = (
     "aac,ac3,aiff,amr,ape,asf,au,caf,dts,eac3,f32le,flac,g722,gsm,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,mp2,mp3,"
     "mpeg,mpegts,oga,ogg,opus,tta,w64,wav,wv,avi,flv"
 )
-
-
-class VoiceLike(Protocol):
-    """What a text needs of `streamer.voice.client.Speaker`."""
-
-    def speak(self, text: str, seed: int) -> AsyncIterator[np.ndarray]: ...
 
 
 class Utterance:
@@ -262,7 +256,7 @@ def check_text(text: str) -> str:
     return text
 
 
-async def spoken(voice: VoiceLike, text: str, seed: int) -> AsyncIterator[np.ndarray]:
+async def spoken(voice: Speaker, text: str, seed: int) -> AsyncIterator[np.ndarray]:
     """Sentences of a text, int16 [S] each, and a moment of silence.
 
     Raises:

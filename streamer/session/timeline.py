@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
+from streamer.media.clock import MediaClock
 from streamer.media.sound import FRAME_SAMPLES, PLAYED_RATE_HZ
 from streamer.protocol import (
     ErrorMessage,
@@ -24,16 +25,8 @@ from streamer.protocol import (
 )
 
 
-class Clock(Protocol):
-    """What is needed of `streamer.media.clock.MediaClock`."""
-
-    def media_s(self) -> float: ...
-    def wall_s(self, media_s: float) -> float: ...
-    async def wait_until(self, media_s: float) -> None: ...
-
-
 @dataclass(eq=False)
-class Speech:
+class Turn:
     """An utterance as it is played.
 
     Attributes:
@@ -85,23 +78,23 @@ class Speech:
 
 @dataclass
 class Piece:
-    """A part of a chunk's sound that belongs to a speech.
+    """A part of a chunk's sound that belongs to a turn.
 
     Attributes:
         offset, count: samples, from the start of the chunk's sound.
-        is_last: nothing of the speech follows.
-        failure: why it ends early, for people.
+        end: why nothing of the turn follows; None where something does.
+        failure: for people, of a turn that failed.
     """
 
-    speech: Speech
+    turn: Turn
     offset: int
     count: int
-    is_last: bool = False
+    end: StopReason | None = None
     failure: ErrorMessage | None = None
 
 
 class Timeline:
-    """State and events of a session's speech, each sent at the media time it is true.
+    """State and events of what a session says, each sent at the media time it is true.
 
     Args:
         clock: of the session.
@@ -111,7 +104,7 @@ class Timeline:
 
     def __init__(
         self,
-        clock: Clock,
+        clock: MediaClock,
         emit: Callable[[Outbound], None],
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
     ):
@@ -119,8 +112,8 @@ class Timeline:
         self._clock = clock
         self._emit = emit
         self._spawn = spawn
-        self._live: list[Speech] = []
-        self._pending: dict[asyncio.Task[None], Speech | None] = {}
+        self._live: list[Turn] = []
+        self._pending: dict[asyncio.Task[None], Turn | None] = {}
 
     @property
     def media_ms(self) -> int:
@@ -132,17 +125,17 @@ class Timeline:
         """Whether anything is being played or on its way to be."""
         return bool(self._live)
 
-    def is_live(self, source: Source) -> bool:
+    def is_live(self, *sources: Source) -> bool:
         """Whether something from there is being played or on its way to be."""
-        return any(speech.source == source for speech in self._live)
+        return any(turn.source in sources for turn in self._live)
 
     def forget(self, name: str) -> None:
         """An utterance that waited will not begin."""
         self._emit(Stopped(utterance=name, played_ms=0, reason="interrupted"))
 
-    def begin(self, speech: Speech) -> None:
+    def begin(self, turn: Turn) -> None:
         """Its first sound has been cut; it counts as playing from now on."""
-        self._live.append(speech)
+        self._live.append(turn)
 
     def commit(self, pieces: list[Piece], first_sample: int, dropped: range = range(0)) -> None:
         """The sound of a chunk is where it will be played from: its events can be set.
@@ -151,23 +144,23 @@ class Timeline:
             first_sample: media sample of the start of the chunk's sound.
             dropped: media samples that came too late to be played.
         """
-        pieces = [piece for piece in pieces if not piece.speech.is_over]
+        pieces = [piece for piece in pieces if not piece.turn.is_over]
         for piece in pieces:
-            piece.speech.add(first_sample + piece.offset, piece.count)
+            piece.turn.add(first_sample + piece.offset, piece.count)
         if dropped:
-            for speech in self._live:
-                speech.remove(dropped.start, dropped.stop)
+            for turn in self._live:
+                turn.remove(dropped.start, dropped.stop)
         for piece in pieces:
-            self._announce(piece.speech)
-            if piece.is_last:
-                self._end(piece.speech, "finished" if piece.failure is None else "failed", piece.failure)
+            self._announce(piece.turn)
+            if piece.end is not None:
+                self._end(piece.turn, piece.end, piece.failure)
 
     def lose(self, pieces: list[Piece]) -> None:
         """The sound of a chunk will not be played."""
         for piece in pieces:
-            if piece.is_last and not piece.speech.is_over:
-                is_heard = piece.failure is None and bool(piece.speech.spans)
-                self._end(piece.speech, "finished" if is_heard else "failed", piece.failure)
+            if piece.end is not None and not piece.turn.is_over:
+                is_unheard = piece.end == "finished" and not piece.turn.spans
+                self._end(piece.turn, "failed" if is_unheard else piece.end, piece.failure)
 
     def stop(self, played_to_s: float, waiting: list[str]) -> tuple[str | None, int | None]:
         """Everything live ends, as far as it was played, and what waited never begins.
@@ -181,14 +174,14 @@ class Timeline:
         """
         until = round(played_to_s * PLAYED_RATE_HZ)
         live, self._live = self._live, []
-        for task, speech in list(self._pending.items()):
-            if speech in live:
+        for task, turn in list(self._pending.items()):
+            if turn in live:
                 task.cancel()
         stopped: list[tuple[str, int]] = []
-        for speech in live:
-            speech.is_over = True
-            if speech.is_announced or speech.source != "microphone":
-                stopped.append((speech.name, speech.played_ms(until)))
+        for turn in live:
+            turn.is_over = True
+            if turn.is_announced or turn.source != "microphone":
+                stopped.append((turn.name, turn.played_ms(until)))
         stopped += [(name, 0) for name in waiting]
         name, played_ms = stopped[0] if stopped else (None, None)
         if stopped:
@@ -207,37 +200,37 @@ class Timeline:
 
         self._at(round(media_s * PLAYED_RATE_HZ), rest, None)
 
-    def _announce(self, speech: Speech) -> None:
-        if speech.start is None or speech.is_scheduled:
+    def _announce(self, turn: Turn) -> None:
+        if turn.start is None or turn.is_scheduled:
             return
-        speech.is_scheduled = True
+        turn.is_scheduled = True
 
         def start() -> None:
-            speech.is_announced = True
-            self._emit(Started(utterance=speech.name, source=speech.source, media_ms=self.media_ms))
+            turn.is_announced = True
+            self._emit(Started(utterance=turn.name, source=turn.source, media_ms=self.media_ms))
             self._enter("speaking")
 
-        self._at(speech.start, start, speech)
+        self._at(turn.start, start, turn)
 
-    def _end(self, speech: Speech, reason: StopReason, failure: ErrorMessage | None) -> None:
+    def _end(self, turn: Turn, reason: StopReason, failure: ErrorMessage | None) -> None:
         def stop() -> None:
-            speech.is_over = True
-            if speech in self._live:
-                self._live.remove(speech)
+            turn.is_over = True
+            if turn in self._live:
+                self._live.remove(turn)
             if failure is not None:
                 self._emit(failure)
-            self._emit(Stopped(utterance=speech.name, played_ms=speech.played_ms(), reason=reason))
+            self._emit(Stopped(utterance=turn.name, played_ms=turn.played_ms(), reason=reason))
             if self.state == "speaking" and not any(other.is_announced for other in self._live):
                 self._enter("idle")
 
-        self._at(speech.end, stop, speech)
+        self._at(turn.end, stop, turn)
 
     def _enter(self, state: State) -> None:
         if state != self.state:
             self.state = state
             self._emit(StateMessage(state=state, media_ms=self.media_ms))
 
-    def _at(self, sample: int | None, act: Callable[[], None], speech: Speech | None) -> None:
+    def _at(self, sample: int | None, act: Callable[[], None], turn: Turn | None) -> None:
         """Acts when a media sample plays; at once for None."""
 
         async def wait_and_act() -> None:
@@ -246,7 +239,7 @@ class Timeline:
             act()
 
         task = self._spawn(wait_and_act())
-        self._pending[task] = speech
+        self._pending[task] = turn
         task.add_done_callback(lambda done: self._pending.pop(done, None))
 
 

@@ -90,8 +90,9 @@ async def _whole(
         stage.session.hub.add(stage.events)
         return stage.session
 
-    metrics = Metrics(lambda: registry)
+    metrics = Metrics()
     registry = Registry(build, find, metrics, max_sessions, 0.48)
+    metrics.watch(lambda: [session.figures for session in registry], lambda: 0)
     house: House
     site = Site(registry, metrics, AVATARS, list(ice_servers), lambda: house.is_engine_ready)
     async with TestClient(TestServer(create_app(site, Access(token, origins), folder))) as client:

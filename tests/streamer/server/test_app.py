@@ -92,7 +92,7 @@ def test_viewers_share_a_session(visit) -> None:
         stage.peers[0].on_message('{"type":"ping","id":"p"}')
         await settle()
         assert [message["type"] for message in stage.peers[0].sent if message["type"] != "session"] == ["error", "pong"]
-        assert not len(stage.session.queue)
+        assert not len(stage.session.cutter.queue)
 
     visit(scene)
 
@@ -116,7 +116,7 @@ def test_offers_that_cannot_be_used(visit, headers: dict, data: str | bytes, exp
         for door in ("webrtc", "whep"):
             found = await house.error_of("POST", session["links"][door], data=data, headers=headers)
             assert found[:2] == expected
-        assert not house.stage(session).session.connections
+        assert not house.stage(session).session.audience.connections
         assert all(peer.is_closed for peer in house.stage(session).peers)
 
     visit(scene)
@@ -207,7 +207,7 @@ def test_text_and_files_are_queued(visit, tmp_path) -> None:
             ) as played:
                 assert played.status == 202
                 assert (await played.json())["duration_ms"] == 1000
-        assert len(house.stage(session).session.queue) == 3
+        assert len(house.stage(session).session.cutter.queue) == 3
         async with house.client.post(session["links"]["interrupt"]) as interrupted:
             assert await interrupted.json() == {"utterance": "a", "played_ms": 0}
         async with house.client.post(session["links"]["interrupt"]) as interrupted:
@@ -227,7 +227,7 @@ def test_files_that_hold_no_sound(visit) -> None:
         for content in (b"", b"hello", b"RIFF\x00\x00\x00\x00WAVE", bytes(10_000), b"#EXTM3U\nhttp://localhost/x.ts\n"):
             found = await house.error_of("POST", session["links"]["audio"], data=content)
             assert found[:2] == (400, "bad_audio") and "/" not in found[2].replace("audio/", "")
-        assert not list(house.registry.uploads.iterdir()) and not len(house.stage(session).session.queue)
+        assert not list(house.registry.uploads.iterdir()) and not len(house.stage(session).session.cutter.queue)
 
     visit(scene)
 
@@ -243,7 +243,7 @@ def test_bad_messages_are_answered_and_change_nothing(visit) -> None:
         session, other = await house.create(), await house.create()
         stage = house.stage(session)
         socket = await house.events(session)
-        before = stage.session.describe()
+        before = stage.session.audience.info
         for number, case in enumerate(cases):
             await (socket.send_bytes(case) if isinstance(case, bytes) else socket.send_str(case))
             ping = f"after-{number}"
@@ -252,7 +252,7 @@ def test_bad_messages_are_answered_and_change_nothing(visit) -> None:
             assert answer["type"] == "error", (case[:100], answer)
             assert answer["code"] in KNOWN_CODES and len(answer["message"]) < 300, (case[:100], answer)
             assert await socket.receive_json(timeout=5) == {"type": "pong", "id": ping, "media_ms": 0}, case[:100]
-        assert stage.session.describe() == before and not len(stage.session.queue)
+        assert stage.session.audience.info == before and not len(stage.session.cutter.queue)
         assert stage.events.types == [] and house.stage(other).events.types == []
         assert not stage.stream.updates
         await socket.close()

@@ -14,13 +14,15 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from models.gallery import Avatar
-from streamer.errors import EngineError, ProtocolError, UnknownAvatarError
+from streamer.errors import EngineError, ProtocolError, StepCancelled, UnknownAvatarError
 from streamer.media.playout import Playout
 from streamer.session.control import Controller
 from streamer.session.cutter import ChunkTimes
@@ -82,10 +84,6 @@ class Rung(enum.IntEnum):
     HOLD = 4
 
 
-class Cancelled(Exception):
-    """What a rewound step raises here."""
-
-
 @dataclass
 class FakeChunk:
     frames: np.ndarray
@@ -140,7 +138,7 @@ class FakeStream:
             await asyncio.wait({done, rewound}, return_when=asyncio.FIRST_COMPLETED)
             if rewound.done():
                 self._free_s = self.clock.media_s()
-                raise Cancelled
+                raise StepCancelled("the step was taken back")
         finally:
             done.cancel()
             self.pending.remove(rewound)
@@ -220,6 +218,7 @@ class FakePeer:
         self.packets_lost = 0
 
     async def answer(self, offer_sdp: str) -> str:
+        await asyncio.sleep(0)
         if not offer_sdp.startswith("v=0"):
             raise ProtocolError("the offer is no SDP", "bad_sdp")
         return "v=0\r\nanswer\r\n"
@@ -307,20 +306,20 @@ class Recorder:
 
 
 class Stage:
-    """A session of fakes, and its clock."""
+    """A session of fakes, and its clock; the session does not know it."""
 
     def __init__(
         self, warm_rtf: float = 0.4, is_barge_in: bool = False, mode: str = "conversation", ident: str = "s"
     ) -> None:
         self.times = ChunkTimes.of_engine(3, DELAY, warm_rtf)
-        self.clock = FakeClock(self.times.cut_s(0, self.times.new_budget().seconds))
+        self.clock = FakeClock(self.times.first_cut_s)
         self.playout = Playout(self.clock, FRAME_SIZE, self.times.max_frames_ahead)  # type: ignore[arg-type]
         self.broadcast = FakeBroadcast(self.clock, self.playout)
         self.stream = FakeStream(self.clock, warm_rtf * 0.48)
         self.voice = FakeVoice()
         self.microphones: list[FakeMicrophone] = []
         self.peers: list[FakePeer] = []
-        self.is_engine_ready = True
+        self.engine = SimpleNamespace(is_ready=True)
         self.metrics = Metrics()
         self.events = Recorder()
         parts = SessionParts(
@@ -328,12 +327,11 @@ class Stage:
             playout=self.playout,
             broadcast=self.broadcast,
             stream=self.stream,
-            is_engine_ready=lambda: self.is_engine_ready,
-            cancelled=Cancelled,
+            is_engine_ready=partial(getattr, self.engine, "is_ready"),
             voice=self.voice,
             gate=FakeGate,
-            microphone=self._microphone,
-            peer=self._peer,
+            microphone=partial(kept, self.microphones, FakeMicrophone),
+            peer=partial(kept, self.peers, FakePeer),
             load_reference=lambda avatar: np.zeros((3, *FRAME_SIZE), np.float32),
             find_avatar=find,
             frame_size=FRAME_SIZE,
@@ -364,17 +362,15 @@ class Stage:
 
     async def connect(self, offer_sdp: str, role: Role) -> tuple[str, str]:
         """A browser joins, whose messages are carried out."""
-        return await self.session.connect(
+        return await self.session.audience.connect(
             offer_sdp, role, lambda send: Controller(self.session, send, can_control=role == "caller")
         )
 
-    def _microphone(self) -> FakeMicrophone:
-        self.microphones.append(FakeMicrophone())
-        return self.microphones[-1]
 
-    def _peer(self, **wiring) -> FakePeer:
-        self.peers.append(FakePeer(**wiring))
-        return self.peers[-1]
+def kept(made: list, kind: type, **wiring: Any) -> Any:
+    """A new one, which the list remembers."""
+    made.append(kind(**wiring))
+    return made[-1]
 
 
 def find(name: str | None) -> Avatar:
@@ -389,7 +385,7 @@ LOST = EngineError("the engine died")
 
 async def stream_of(stage: Stage, sound: np.ndarray, name: str = "tone") -> None:
     """Queues sound as a committed stream of 48 kHz."""
-    stream = stage.session.open_stream(48_000, name)
+    stream = stage.session.speech.open_stream(48_000, name)
     for first in range(0, len(sound), 48_000):
         await stream.append(sound[first : first + 48_000].astype("<i2").tobytes(), time.monotonic())
     stream.commit()

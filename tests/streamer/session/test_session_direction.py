@@ -36,7 +36,7 @@ def test_avatar_changes_only_when_nobody_speaks() -> None:
             await stage.to(0.5)
             await stage.session.set_avatar("Ben")
             await stage.to(1.5)
-            assert not stage.stream.updates and stage.session.describe().avatar == "Ada"
+            assert not stage.stream.updates and stage.session.audience.info.avatar == "Ada"
             await stage.to(4.0)
             assert stage.stream.updates[0].keys() == {"reference", "prompt"}
             assert stage.events.of("session")[-1]["avatar"] == "Ben"

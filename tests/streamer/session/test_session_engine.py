@@ -17,9 +17,9 @@ def test_lost_engine_costs_a_chunk_and_is_told_once() -> None:
             await stage.to(2.0)
             stage.stream.error = EngineLost("the engine died")
             await stage.to(2.5)
-            stage.is_engine_ready = False
+            stage.engine.is_ready = False
             await stage.to(4.0)
-            stage.is_engine_ready, stage.stream.error = True, None
+            stage.engine.is_ready, stage.stream.error = True, None
             await stage.to(10.0)
             assert [event["code"] for event in stage.events.of("error")] == ["engine_lost"]
             assert stage.playout.stats.frames_held > 0
@@ -38,10 +38,10 @@ def test_lost_engine_is_told_without_a_chunk_on_its_way_and_again_the_next_time(
             assert not stage.stream.pending
             stage.stream.on_lost()
             assert [event["code"] for event in stage.events.of("error")] == ["engine_lost"]
-            stage.is_engine_ready = False
+            stage.engine.is_ready = False
             await stage.to(3.0)
             assert len(stage.events.of("error")) == 1  # the chunks that are missing tell nothing new
-            stage.is_engine_ready = True
+            stage.engine.is_ready = True
             await stage.to(5.0)
             stage.stream.on_lost()
             assert len(stage.events.of("error")) == 2
@@ -56,7 +56,7 @@ def test_engine_that_never_comes_back_closes_the_session() -> None:
             recorder = stage.events
             await stage.call()
             await stage.to(1.0)
-            stage.is_engine_ready = False
+            stage.engine.is_ready = False
             await stage.to(OUTAGE_S + 3.0)
             assert stage.session.end_reason == "engine_lost"
             assert recorder.messages[-1] == {"type": "closed", "reason": "engine_lost"}
@@ -71,7 +71,7 @@ def test_engine_that_is_behind_gets_no_more_than_two_chunks() -> None:
             await stream_of(stage, tone(3.0))
             await stage.to(12.0)
             assert stage.stream.most_pending == 2
-            assert stage.session.chunks.counts.skipped > 0 and stage.session.chunks.counts.late > 0
+            assert stage.session.figures.skipped_chunks > 0 and stage.session.figures.late_chunks > 0
             assert stage.playout.stats.frames_dropped > 0
             stage.stream.compute_s = 0.1
             await stage.to(20.0)
@@ -110,7 +110,7 @@ def test_process_that_was_stopped_for_seconds_goes_on_at_the_present() -> None:
             held = stage.playout.stats.frames_held
             await stage.to(12.0)
             assert stage.playout.stats.frames_held == held
-            assert stage.session.chunks.counts.skipped >= 9
+            assert stage.session.figures.skipped_chunks >= 9
 
     run(scene)
 

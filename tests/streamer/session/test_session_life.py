@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from streamer.errors import CapacityError, ProtocolError, SessionError
-from streamer.session.session import MAX_VIEWERS
+from streamer.session.audience import MAX_VIEWERS
 from tests.streamer.session.fakes import Stage, run, settle
 
 
@@ -17,7 +17,7 @@ def test_session_ends_when_nobody_has_been_connected_for_30_s() -> None:
             ident, _ = await stage.connect("v=0", "viewer")
             await stage.to(60.0)
             assert stage.session.end_reason is None
-            await stage.session.disconnect(ident)
+            await stage.session.audience.disconnect(ident)
             await stage.to(89.0)
             assert stage.session.end_reason is None
             await stage.to(91.0)
@@ -33,7 +33,7 @@ def test_second_caller_takes_the_place_of_the_first() -> None:
             await stage.call()
             await settle()
             assert [peer.is_closed for peer in stage.peers] == [True, False]
-            assert len(stage.session.connections) == 1
+            assert len(stage.session.audience.connections) == 1
             assert stage.session.cutter.hearing is not None
 
     run(scene)
@@ -45,7 +45,7 @@ def test_peer_that_is_gone_is_closed() -> None:
             await stage.call()
             stage.peers[0].on_gone("timeout")
             await settle()
-            assert stage.peers[0].is_closed and not stage.session.connections
+            assert stage.peers[0].is_closed and not stage.session.audience.connections
             assert stage.session.cutter.hearing is None
 
     run(scene)
@@ -56,7 +56,7 @@ def test_offer_that_cannot_be_used_leaves_nothing() -> None:
         async with Stage() as stage:
             with pytest.raises(ProtocolError):
                 await stage.connect("nonsense", "caller")
-            assert stage.peers[0].is_closed and not stage.session.connections
+            assert stage.peers[0].is_closed and not stage.session.audience.connections
 
     run(scene)
 
@@ -70,6 +70,17 @@ def test_viewers_are_counted_told_and_limited() -> None:
             with pytest.raises(CapacityError):
                 await stage.connect("v=0", "viewer")
             await stage.connect("v=0", "caller")  # the caller has a place of their own
+
+    run(scene)
+
+
+def test_any_number_of_offers_at_once_make_no_more_viewers_than_there_is_room_for() -> None:
+    async def scene() -> None:
+        async with Stage() as stage:
+            offers = [stage.connect("v=0", "viewer") for _ in range(3 * MAX_VIEWERS)]
+            answers = await asyncio.gather(*offers, return_exceptions=True)
+            assert sum(isinstance(answer, CapacityError) for answer in answers) == 2 * MAX_VIEWERS
+            assert stage.session.audience.viewers == len(stage.peers) == MAX_VIEWERS
 
     run(scene)
 
@@ -92,7 +103,7 @@ def test_ending_closes_everything_and_says_why() -> None:
     async def scene() -> None:
         async with Stage() as stage:
             await stage.call()
-            stage.session.say("one. two. three")
+            stage.session.speech.say("one. two. three")
             await stage.to(1.0)
             stage.session.end("deleted")
             stage.session.end("idle")  # only the first reason counts
@@ -100,7 +111,7 @@ def test_ending_closes_everything_and_says_why() -> None:
             assert stage.stream.is_closed and stage.peers[0].is_closed
             assert stage.peers[0].sent[-1] == {"type": "closed", "reason": "deleted"}
             with pytest.raises(SessionError):
-                stage.session.say("too late")
+                stage.session.speech.say("too late")
         assert len(asyncio.all_tasks()) == 1
 
     run(scene)

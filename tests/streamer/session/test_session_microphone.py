@@ -44,7 +44,7 @@ def test_microphone_that_is_switched_off_is_not_heard() -> None:
         async with Stage() as stage:
             microphone = await stage.call()
             microphone.sound = lambda at: tone(1.0)[at % 48_000]
-            stage.session.set_microphone(False)
+            stage.session.cutter.is_microphone_on = False
             await stage.to(3.0)
             assert not np.any(stage.broadcast.sound)
 
@@ -83,7 +83,7 @@ def test_interrupted_caller_is_silent_until_they_have_paused() -> None:
             microphone = await stage.call()
             microphone.sound = lambda at: np.where((at < 144_000) | (at > 240_000), tone(1.0)[at % 48_000], 0)
             await stage.to(2.0)
-            assert stage.session.interrupt()[0] == "microphone-1"
+            assert stage.session.speech.interrupt()[0] == "microphone-1"
             await stage.to(4.5)
             assert [event["type"] for event in stage.events.messages].count("speaking.started") == 1
             await stage.to(8.0)

@@ -75,7 +75,7 @@ def test_events_come_at_the_media_time_at_which_it_is_true() -> None:
 def test_first_sentence_is_said_before_the_last_is_synthesised() -> None:
     async def scene() -> None:
         async with Stage() as stage:
-            stage.session.say(". ".join(["sentence"] * 40))
+            stage.session.speech.say(". ".join(["sentence"] * 40))
             await stage.to(2.0)
             assert stage.events.of("speaking.started")
             assert stage.voice.asked <= 13  # ten seconds ahead, no more
@@ -103,7 +103,7 @@ def test_voice_that_fails_is_told_and_what_was_spoken_is_played() -> None:
     async def scene() -> None:
         async with Stage() as stage:
             stage.voice.failure = ProtocolError("the voice fell silent")
-            stage.session.say("one. two", "x")
+            stage.session.speech.say("one. two", "x")
             await stage.to(5.0)
             assert stage.events.of("speaking.stopped") == [
                 {"type": "speaking.stopped", "utterance": "x", "played_ms": 1000, "reason": "failed"}
@@ -118,8 +118,8 @@ def test_voice_that_is_missing_is_said_at_once() -> None:
         async with Stage() as stage:
             stage.voice.missing = MissingExtraError("no voice here")
             with pytest.raises(ProtocolError) as failure:
-                stage.session.say("hello")
-            assert failure.value.code == "no_voice" and not len(stage.session.queue)
+                stage.session.speech.say("hello")
+            assert failure.value.code == "no_voice" and not len(stage.session.cutter.queue)
 
     run(scene)
 
@@ -128,10 +128,10 @@ def test_queue_that_is_full_takes_no_more() -> None:
     async def scene() -> None:
         async with Stage() as stage:
             for number in range(MAX_QUEUED):
-                stage.session.open_stream(16_000, f"s{number}")
+                stage.session.speech.open_stream(16_000, f"s{number}")
             with pytest.raises(CapacityError):
-                stage.session.open_stream(16_000, "one too many")
-            assert len(stage.session.queue) == MAX_QUEUED
+                stage.session.speech.open_stream(16_000, "one too many")
+            assert len(stage.session.cutter.queue) == MAX_QUEUED
 
     run(scene)
 
@@ -139,10 +139,10 @@ def test_queue_that_is_full_takes_no_more() -> None:
 def test_ids_in_use_are_refused() -> None:
     async def scene() -> None:
         async with Stage() as stage:
-            stage.session.say("hello", "same")
+            stage.session.speech.say("hello", "same")
             with pytest.raises(ProtocolError):
-                stage.session.say("hello", "same")
-            assert len(stage.session.queue) == 1
+                stage.session.speech.say("hello", "same")
+            assert len(stage.session.cutter.queue) == 1
 
     run(scene)
 
@@ -150,7 +150,7 @@ def test_ids_in_use_are_refused() -> None:
 def test_stream_that_pauses_is_silent_and_counts_only_its_own_sound() -> None:
     async def scene() -> None:
         async with Stage() as stage:
-            stream = stage.session.open_stream(48_000, "s")
+            stream = stage.session.speech.open_stream(48_000, "s")
             await stream.append(tone(1.0).astype("<i2").tobytes(), time.monotonic())
             await stage.to(3.0)
             await stream.append(tone(1.0).astype("<i2").tobytes(), time.monotonic())
@@ -166,12 +166,36 @@ def test_clear_forgets_streams_and_nothing_else() -> None:
     async def scene() -> None:
         async with Stage() as stage:
             await stream_of(stage, tone(5.0), "stream")
-            stage.session.say("a text", "text")
+            stage.session.speech.say("a text", "text")
             await stage.to(2.0)
-            stage.session.clear_streams()
+            stage.session.speech.clear_streams()
             assert [event["utterance"] for event in stage.events.of("speaking.stopped")] == ["stream"]
             await stage.to(5.0)
             assert stage.events.of("speaking.stopped")[-1]["utterance"] == "text"
             assert stage.events.of("speaking.stopped")[-1]["reason"] == "finished"
+
+    run(scene)
+
+
+@pytest.mark.parametrize("order", ["stream before text", "text before stream"])
+@pytest.mark.parametrize("at", [0.4, 0.7, 0.9, 1.1, 1.3, 1.5, 1.8])
+def test_clear_beside_a_text_that_is_cut_already_stops_each_utterance_once(order: str, at: float) -> None:
+    async def scene() -> None:
+        async with Stage() as stage:
+            if order == "text before stream":
+                stage.session.speech.say("a text", "text")
+            await stream_of(stage, tone(1.0), "stream")
+            if order == "stream before text":
+                stage.session.speech.say("a text", "text")
+            await stage.to(at)
+            stage.session.speech.clear_streams()
+            await stage.to(8.0)
+            stopped = {event["utterance"]: event for event in stage.events.of("speaking.stopped")}
+            assert len(stage.events.of("speaking.stopped")) == len(stopped) == 2
+            assert stopped["text"]["reason"] == "finished" and stopped["text"]["played_ms"] == 1300
+            assert stopped["stream"]["played_ms"] <= 1000 and stage.session.timeline.state == "idle"
+            assert len(stage.events.of("speaking.started")) <= 2
+            heard_ms = 20 * sum(np.abs(block).max() > 300 for block in stage.broadcast.heard)
+            assert heard_ms == pytest.approx(1000 + stopped["stream"]["played_ms"], abs=40)
 
     run(scene)

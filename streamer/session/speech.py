@@ -1,0 +1,131 @@
+"""What a session says: texts, files, agents' streams, and the interruption of all of them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+from streamer.errors import MissingExtraError, ProtocolError
+from streamer.media.hearing import LISTEN_S
+from streamer.protocol import Queued
+from streamer.session.chunks import ChunkLoop
+from streamer.session.cutter import Cutter
+from streamer.session.hub import Hub
+from streamer.session.parts import SessionParts, SessionSpec
+from streamer.session.sources import SoundFile, StreamUtterance, Utterance, check_text, decoded, spoken
+from streamer.session.tasks import Tasks
+
+
+class Speech:
+    """Puts utterances into the cutter's queue and fills them.
+
+    Args:
+        chunks: silences what plays.
+    """
+
+    def __init__(
+        self, spec: SessionSpec, parts: SessionParts, cutter: Cutter, chunks: ChunkLoop, hub: Hub, tasks: Tasks
+    ):
+        self._spec = spec
+        self._parts = parts
+        self._cutter = cutter
+        self._chunks = chunks
+        self._hub = hub
+        self._tasks = tasks
+        self._names = 0
+
+    def check_room(self) -> None:
+        """
+        Raises:
+            CapacityError: if no utterance can be queued now.
+        """
+        self._cutter.queue.check_room()
+
+    def say(self, text: str, name: str | None = None) -> str:
+        """Queues a text; returns the utterance's id.
+
+        Raises:
+            ProtocolError, CapacityError: if it cannot be said.
+        """
+        text = check_text(text)
+        try:
+            self._parts.voice.check()
+        except MissingExtraError as error:
+            raise ProtocolError(str(error), "no_voice") from error
+        utterance = self._enqueue(Utterance(self._name(name), "text"))
+        self._tasks.spawn(utterance.fill(spoken(self._parts.voice, text, self._spec.seed)))
+        return utterance.name
+
+    async def play_file(self, path: Path) -> tuple[str, int | None]:
+        """Queues a sound file, which is deleted in the end; returns the utterance's id and the length in ms, if known.
+
+        Raises:
+            AudioError, ProtocolError: if there is no sound in it.
+            CapacityError: if the queue is full.
+        """
+        try:
+            self.check_room()
+            sound = await asyncio.to_thread(SoundFile, path)
+            utterance = Utterance(self._name(None), "file")
+            filling = self._tasks.spawn(utterance.fill(decoded(sound)))
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        try:
+            await utterance.has_sound.wait()
+            if utterance.failure is not None:
+                raise ProtocolError(utterance.failure.message, "bad_audio")
+            self._enqueue(utterance)
+        except BaseException:
+            utterance.close()
+            filling.cancel()
+            raise
+        return utterance.name, None if sound.duration_s is None else round(1000 * sound.duration_s)
+
+    def open_stream(self, sample_rate: int, name: str | None) -> StreamUtterance:
+        """Queues an utterance that is still to come.
+
+        Raises:
+            ProtocolError, CapacityError: if it cannot be queued.
+        """
+        utterance = StreamUtterance(self._name(name), sample_rate, time.monotonic())
+        self._enqueue(utterance)
+        return utterance
+
+    def clear_streams(self) -> None:
+        """Forgets what agents appended and is not yet played; texts and files stay."""
+        self._chunks.clear_streams()
+
+    def interrupt(self, cause: str = "client") -> tuple[str | None, int | None]:
+        """Silences and clears everything; see `ChunkLoop.interrupt`."""
+        return self._chunks.interrupt(cause)
+
+    async def listen(self) -> None:
+        """Lets the caller's voice interrupt what is said, for as long as the session lives."""
+        clock, cutter = self._parts.clock, self._cutter
+        media_s = clock.media_s()
+        while True:
+            media_s = max(media_s + LISTEN_S, clock.media_s())
+            await clock.wait_until(media_s)
+            hearing = cutter.hearing
+            if hearing is None or not cutter.is_microphone_on or not cutter.is_utterance_playing:
+                continue
+            if hearing.listen():
+                hearing.forget_speech()
+                self.interrupt("caller")
+
+    def close(self) -> None:
+        """Forgets what waits, and lets go of whoever fills it."""
+        self._cutter.queue.clear()
+
+    def _enqueue(self, utterance: Utterance) -> Utterance:
+        self._cutter.queue.add(utterance)
+        self._hub.emit(Queued(utterance=utterance.name))
+        return utterance
+
+    def _name(self, wanted: str | None) -> str:
+        if wanted is not None:
+            return wanted
+        self._names += 1
+        return f"utterance-{self._names}"
