@@ -6,12 +6,25 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.public.conformance import autoencoders
+from models.public.conformance import audio, autoencoders, denoisers, loops, pictures
 from models.public.conformance.fixture import Comparison, Fixture, FixtureError
 
 Check = Callable[[Fixture], None]
 
-CHECKS: dict[str, Check] = {**autoencoders.CHECKS}
+CHECKS: dict[str, Check] = {
+    "pro_denoiser": denoisers.check_denoiser,
+    "lite_denoiser": denoisers.check_denoiser,
+    "leaptalk_lora": denoisers.check_leaptalk_lora,
+    "loop_pro": loops.check_loop,
+    "loop_lite": loops.check_loop,
+    "leaptalk_loop": loops.check_leaptalk_loop,
+    "end_to_end_pro": loops.check_end_to_end,
+    "end_to_end_lite": loops.check_end_to_end,
+    "colour_match": pictures.check_colour_match,
+    "cover_resize": pictures.check_cover_resize,
+    "audio_front_end": audio.check_audio,
+    **autoencoders.CHECKS,
+}
 
 
 @dataclass(frozen=True)

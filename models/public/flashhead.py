@@ -1,0 +1,324 @@
+"""SoulX-FlashHead's denoiser (Pro and Lite): a Wan-shaped transformer that hears 32 audio tokens a latent frame.
+
+Names and shapes are those of the published files. Inside, the two channels that rotary embedding turns together lie
+half a head apart, where the published ones are neighbours: `half_split` moves them when weights are loaded, and nothing
+else changes, for queries and keys are moved alike. So the kernels serve it.
+
+Time steps run from 1000 (noise) to 0 (data); what is predicted is the velocity, noise minus data.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from kernels.attention import attention
+from kernels.modulate import modulate, residual_modulate
+from kernels.qk_norm_rope import qk_norm_rope
+
+AUDIO_WINDOW = 5  # frames of sound around each frame
+AUDIO_LAYERS = 12  # of wav2vec2-base
+AUDIO_WIDTH = 768
+AUDIO_TOKENS = 32  # a latent frame
+KeyValues = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class FlashHeadConfig:
+    """`config.json` of a published folder; names as there.
+
+    Raises:
+        ValueError: if the numbers do not fit each other.
+    """
+
+    dim: int
+    ffn_dim: int
+    in_dim: int  # channels of the noisy latents and of the reference
+    out_dim: int
+    text_dim: int
+    freq_dim: int
+    num_heads: int
+    num_layers: int
+    patch_size: tuple[int, int, int]
+    vae_stride: tuple[int, int, int]
+    eps: float = 1e-6
+    has_image_input: bool = False
+
+    def __post_init__(self) -> None:
+        sizes = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("eps", "has_image_input")}
+        for name, size in sizes.items():
+            parts = size if isinstance(size, tuple) else (size,)
+            wanted = 3 if name in ("patch_size", "vae_stride") else 1
+            if len(parts) != wanted or any(type(part) is not int or part < 1 for part in parts):
+                raise ValueError(f"{name} must be {wanted} whole number(s) above 0, got {size!r}")
+        if self.in_dim != 2 * self.out_dim:
+            raise ValueError(f"in_dim must be twice out_dim, got {self.in_dim} and {self.out_dim}")
+        if self.dim % self.num_heads or self.head_dim % 2:
+            raise ValueError(f"dim {self.dim} does not divide into {self.num_heads} heads of even width")
+        if self.patch_size[0] != 1:
+            raise ValueError(f"patch_size must be 1 in time, got {self.patch_size}")
+        if self.has_image_input:
+            raise ValueError("has_image_input is not known of any published file")
+
+    @classmethod
+    def from_json(cls, text: str) -> FlashHeadConfig:
+        """Of the text of a `config.json`; entries that start with _ are notes of who wrote it.
+
+        Raises:
+            ValueError: if it is no JSON object, lacks an entry, or a number is out of range.
+        """
+        given = json.loads(text)
+        if not isinstance(given, dict):
+            raise ValueError("it holds no JSON object")
+        known = {f.name for f in fields(cls)}
+        values = {name: tuple(v) if isinstance(v, list) else v for name, v in given.items() if name in known}
+        if missing := known - {"eps", "has_image_input"} - values.keys():
+            raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+        return cls(**values)
+
+    @property
+    def head_dim(self) -> int:
+        return self.dim // self.num_heads
+
+    @property
+    def frame_stride(self) -> int:
+        """Frames of a latent after the first."""
+        return self.vae_stride[0]
+
+
+def audio_groups(audio: Tensor, stride: int) -> KeyValues:
+    """What each latent frame hears: windows [B, F, 5, …] → of the first [B, 1, 5, …], the others [B, f - 1, s + 4, …].
+
+    A later latent hears the first half of its first frame's window, the middles of those between, the second half of
+    its last frame's.
+
+    Raises:
+        ValueError: if F is not 1 + s·(f - 1) with f ≥ 2.
+    """
+    frames = audio.shape[1]
+    if frames < 1 + stride or (frames - 1) % stride:
+        raise ValueError(f"frames of sound must be 1 + a multiple of {stride}, got {frames}")
+    later, middle = audio[:, 1:].unflatten(1, (-1, stride)), AUDIO_WINDOW // 2
+    parts = later[:, :, 0, : middle + 1], later[:, :, 1:-1, middle], later[:, :, -1, middle:]
+    return audio[:, :1], torch.cat(parts, dim=2)
+
+
+class AudioProjection(nn.Module):
+    """Windows of wav2vec2's hidden states → tokens of the denoiser's width."""
+
+    def __init__(self, stride: int, width: int, hidden: int = 512) -> None:
+        super().__init__()
+        slot = AUDIO_LAYERS * AUDIO_WIDTH
+        self.proj1 = nn.Linear(AUDIO_WINDOW * slot, hidden)
+        self.proj1_vf = nn.Linear((AUDIO_WINDOW + stride - 1) * slot, hidden)
+        self.proj2 = nn.Linear(hidden, hidden)
+        self.proj3 = nn.Linear(hidden, AUDIO_TOKENS * width)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, first: Tensor, later: Tensor) -> Tensor:
+        """The two of `audio_groups` → [B, f, K, D]."""
+        heard = torch.cat([self.proj1(first.flatten(2)), self.proj1_vf(later.flatten(2))], dim=1)
+        tokens = self.proj3(F.relu(self.proj2(F.relu(heard))))
+        return self.norm(tokens.unflatten(2, (AUDIO_TOKENS, -1)))
+
+
+class Attention(nn.Module):
+    """Projections, and RMSNorms of queries and keys over all heads at once."""
+
+    def __init__(self, config: FlashHeadConfig) -> None:
+        super().__init__()
+        self.heads = config.num_heads
+        self.q, self.k, self.v, self.o = (nn.Linear(config.dim, config.dim) for _ in range(4))
+        self.norm_q, self.norm_k = (nn.RMSNorm(config.dim, eps=config.eps) for _ in range(2))
+
+    def heads_of(self, x: Tensor) -> Tensor:
+        """[…, L, N·d] → […, N, L, d]."""
+        return x.unflatten(-1, (self.heads, -1)).transpose(-3, -2)
+
+
+class SelfAttention(Attention):
+    """Every token sees every token, at its place."""
+
+    def forward(self, x: Tensor, rope: KeyValues) -> Tensor:
+        """x [B, f, S, D], rope of its tokens → the same shape."""
+        q, k, v = (self.heads_of(project(x.flatten(1, 2))) for project in (self.q, self.k, self.v))
+        gains = (norm.weight.unflatten(0, (self.heads, -1)) for norm in (self.norm_q, self.norm_k))
+        q, k = qk_norm_rope(q, k, *gains, rope, eps=self.norm_q.eps)
+        return self.o(attention(q, k, v).transpose(1, 2).reshape(x.shape))
+
+
+class CrossAttention(Attention):
+    """The tokens of a latent frame see the audio tokens of that frame."""
+
+    def keys_values(self, context: Tensor) -> KeyValues:
+        """Audio tokens [B, f, K, D] → keys and values [B, f, N, K, d], the same in all steps of a chunk."""
+        return self.heads_of(self.norm_k(self.k(context))), self.heads_of(self.v(context))
+
+    def forward(self, x: Tensor, keys_values: KeyValues) -> Tensor:
+        """x [B, f, S, D] → the same shape."""
+        q = self.heads_of(self.norm_q(self.q(x)))
+        seen = attention(q.flatten(0, 1), *(part.flatten(0, 1) for part in keys_values))
+        return self.o(seen.transpose(1, 2).reshape(x.shape))
+
+
+class Block(nn.Module):
+    """Self-attention and MLP under the time step's modulation, cross-attention to the sound between."""
+
+    def __init__(self, config: FlashHeadConfig) -> None:
+        super().__init__()
+        self.eps = config.eps
+        self.self_attn, self.cross_attn = SelfAttention(config), CrossAttention(config)
+        self.norm3 = nn.LayerNorm(config.dim, eps=config.eps)
+        self.ffn = nn.Sequential(
+            nn.Linear(config.dim, config.ffn_dim), nn.GELU(approximate="tanh"), nn.Linear(config.ffn_dim, config.dim)
+        )
+        self.modulation = nn.Parameter(torch.zeros(1, 6, config.dim))
+
+    def forward(self, x: Tensor, modulation: Tensor, rope: KeyValues, keys_values: KeyValues) -> Tensor:
+        """x [B, f, S, D], modulation [B, 6, D] → x of the same shape."""
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = (self.modulation + modulation)[:, None, None].unbind(-2)
+        attended = self.self_attn(modulate(x, scale_a, shift_a, eps=self.eps), rope)
+        norm = self.norm3
+        x, y = residual_modulate(x, attended, gate_a, weight=norm.weight, bias=norm.bias, eps=norm.eps)
+        x, y = residual_modulate(x, self.cross_attn(y, keys_values), None, scale_m, shift_m, eps=self.eps)
+        return x + self.ffn(y) * gate_m
+
+
+class Head(nn.Module):
+    """Tokens → patches of velocity."""
+
+    def __init__(self, config: FlashHeadConfig) -> None:
+        super().__init__()
+        self.eps = config.eps
+        self.head = nn.Linear(config.dim, config.patch_size[1] * config.patch_size[2] * config.out_dim)
+        self.modulation = nn.Parameter(torch.zeros(1, 2, config.dim))
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        """x [B, f, S, D], embedding of the time step [B, D] → [B, f, S, rows · columns · C]."""
+        shift, scale = (self.modulation + t[:, None])[:, None, None].unbind(-2)
+        return self.head(modulate(x, scale, shift, eps=self.eps))
+
+
+class FlashHead(nn.Module):
+    """The denoiser. What the sound gives is made once a chunk by `hear`, and serves all its steps."""
+
+    def __init__(self, config: FlashHeadConfig) -> None:
+        super().__init__()
+        self.config, dim = config, config.dim
+        patch = config.patch_size
+        self.patch_embedding = nn.Conv3d(config.in_dim, dim, kernel_size=patch, stride=patch)
+        self.time_embedding = nn.Sequential(nn.Linear(config.freq_dim, dim), nn.SiLU(), nn.Linear(dim, dim))
+        self.time_projection = nn.Sequential(nn.SiLU(), nn.Linear(dim, 6 * dim))
+        self.audio_proj = AudioProjection(config.frame_stride, dim)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        self.head = Head(config)
+
+    def hear(self, audio: Tensor) -> tuple[KeyValues, ...]:
+        """Windows of sound [B, F, 5, 12, 768] → keys and values [B, f, N, K, d] of every block.
+
+        Raises:
+            ValueError: as `audio_groups`.
+        """
+        context = self.audio_proj(*audio_groups(audio, self.config.frame_stride))
+        return tuple(block.cross_attn.keys_values(context) for block in self.blocks)
+
+    def forward(self, latents: Tensor, timesteps: Tensor, reference: Tensor, heard: tuple[KeyValues, ...]) -> Tensor:
+        """Velocity of noisy latents.
+
+        Args:
+            latents, reference: [B, C, f, h, w], h and w multiples of the patch.
+            timesteps: [B] in 0 … 1000. They are rounded to the dtype of `latents`, as those that the weights were
+                trained with were: in bf16 the step 937.5 is 936.
+            heard: what `hear` gave.
+
+        Returns:
+            [B, C, f, h, w].
+        """
+        tokens = self.patch_embedding(torch.cat([latents, reference], dim=1))
+        grid = tuple(tokens.shape[2:])
+        x = rearrange(tokens, "b d f y x -> b f (y x) d")
+        t = self.time_embedding(sinusoids(timesteps.to(x.dtype), self.config.freq_dim).to(x.dtype))
+        modulation = self.time_projection(t).unflatten(1, (6, -1))
+        rope = rope_angles(grid, self.config.head_dim, x.device)
+        for block, keys_values in zip(self.blocks, heard, strict=True):
+            x = block(x, modulation, rope, keys_values)
+        return self._unpatchify(self.head(x, t), grid)
+
+    def _unpatchify(self, patches: Tensor, grid: tuple[int, ...]) -> Tensor:
+        _, rows, columns = self.config.patch_size
+        pattern = "b f (y x) (rows columns c) -> b c f (y rows) (x columns)"
+        return rearrange(patches, pattern, y=grid[1], rows=rows, columns=columns)
+
+
+def sinusoids(timesteps: Tensor, width: int) -> Tensor:
+    """Embedding [B, width] of time steps [B], cosines before sines, float64."""
+    places = torch.arange(width // 2, dtype=torch.float64, device=timesteps.device)
+    angles = timesteps.double()[:, None] * 10000 ** (-places / (width // 2))
+    return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+@lru_cache(maxsize=16)
+def rope_angles(grid: tuple[int, ...], head_dim: int, device: torch.device) -> KeyValues:
+    """Cosines and sines [f·y·x, d / 2] fp32 of 3D rotary embedding: time first, then rows, then columns.
+
+    Rows and columns take a third of the channels each, rounded down to pairs, and time the rest.
+    """
+    space = 2 * (head_dim // 6)
+    with torch.inference_mode(False):
+        axes = [torch.arange(size, dtype=torch.float64, device=device) for size in grid]
+        angles = []
+        for places, width in zip(
+            torch.meshgrid(*axes, indexing="ij"), (head_dim - 2 * space, space, space), strict=True
+        ):
+            powers = torch.arange(0, width, 2, dtype=torch.float64, device=device) / width
+            angles.append(places.flatten()[:, None] * 10000**-powers)
+        joined = torch.cat(angles, dim=1)
+        return joined.cos().float(), joined.sin().float()
+
+
+def half_split(rows: Tensor, heads: int) -> Tensor:
+    """Rows [N·d, …] in which neighbours are the pairs of rotary embedding → the same with the pairs d / 2 apart."""
+    return rows.unflatten(0, (heads, -1, 2)).transpose(1, 2).flatten(0, 2)
+
+
+def unused_shapes(config: FlashHeadConfig) -> dict[str, tuple[int, ...]]:
+    """Tensors that published files hold and that no step reads: the base model's text, and a former audio embedding."""
+    dim, text, sound = config.dim, config.text_dim, AUDIO_WIDTH
+    return {
+        "text_embedding.0.weight": (dim, text),
+        "text_embedding.0.bias": (dim,),
+        "text_embedding.2.weight": (dim, dim),
+        "text_embedding.2.bias": (dim,),
+        "audio_emb.proj.0.weight": (sound,),
+        "audio_emb.proj.0.bias": (sound,),
+        "audio_emb.proj.1.weight": (sound, sound),
+        "audio_emb.proj.1.bias": (sound,),
+        "audio_emb.proj.3.weight": (dim, sound),
+        "audio_emb.proj.3.bias": (dim,),
+        "audio_emb.proj.4.weight": (dim,),
+        "audio_emb.proj.4.bias": (dim,),
+    }
+
+
+def published_shapes(config: FlashHeadConfig) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of all tensors of a published file."""
+    with torch.device("meta"):
+        used = {name: tuple(tensor.shape) for name, tensor in FlashHead(config).state_dict().items()}
+    return used | unused_shapes(config)
+
+
+def to_own_layout(published: Mapping[str, Tensor], config: FlashHeadConfig) -> Iterator[tuple[str, Tensor]]:
+    """Published tensors as `FlashHead` has them; the unused ones are left out."""
+    unused = unused_shapes(config)
+    for name, tensor in published.items():
+        if name in unused:
+            continue
+        is_rotated = ".self_attn." in name and name.rsplit(".", 2)[-2] in ("q", "k", "norm_q", "norm_k")
+        yield name, half_split(tensor, config.num_heads) if is_rotated else tensor
