@@ -28,7 +28,9 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "tests": PACKAGES,
 }
 # Rooms of the streamer from the ground up: each may import those before it. Files that are not named are "files".
-FLOORS = ("errors", "files", "engine", "media", "voice", "session", "server", "doctor", "commands", "cli", "demo")
+FLOORS = (
+    "errors", "files", "engine", "media", "voice", "avatar", "session", "server", "doctor", "commands", "cli", "demo"
+)  # fmt: skip
 NETWORK = ("asyncio", "socket", "ssl", "http", "urllib", "aiohttp", "aiortc", "requests", "websockets")
 
 
@@ -100,6 +102,8 @@ def test_a_circle_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_streamer_imports_only_from_lower_floors() -> None:
     def floor(module: str) -> int:
+        if module == "streamer":  # the front door, which loads what is asked for
+            return len(FLOORS)
         room = module.split(".")[1] if module.count(".") else "files"
         return FLOORS.index(room if room in FLOORS else "demo" if room == "__main__" else "files")
 
