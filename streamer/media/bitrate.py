@@ -23,9 +23,14 @@ def max_bitrate_bps(frame_size: tuple[int, int]) -> int:
 
 
 class ReceiverEstimate:
-    """What one receiver can take, from its REMB messages (delay) and its receiver reports (loss)."""
+    """What one receiver can take, from its REMB messages (delay) and its receiver reports (loss).
 
-    def __init__(self) -> None:
+    Args:
+        leads: it is the one that the picture is made for.
+    """
+
+    def __init__(self, leads: bool = False) -> None:
+        self.leads = leads
         self.remb_bps: float | None = None
         self._loss_cap_bps: float | None = None
 
@@ -51,7 +56,11 @@ class ReceiverEstimate:
 
 
 class BitratePlan:
-    """The target of one encoder: the smallest of its receivers' limits; down at once, up by 10 % a second.
+    """The target of one encoder: its receivers' limit; down at once, up by 10 % a second.
+
+    All receivers of a codec get the same packets. The one that leads, the session's caller, decides; without one the
+    median does, of an even number the lower. So no viewer can lower the picture of everybody; one whose link takes less
+    loses packets.
 
     Args:
         start_bps: at most 500 kb/s is used, however much is asked for.
@@ -75,10 +84,12 @@ class BitratePlan:
         Returns:
             The new target where the encoder should change, else None.
         """
-        limits = [limit for estimate in estimates if (limit := estimate.limit_bps) is not None]
+        receivers = list(estimates)
+        deciding = [estimate for estimate in receivers if estimate.leads] or receivers
+        limits = sorted(limit for estimate in deciding if (limit := estimate.limit_bps) is not None)
         if not limits:
             return None
-        wanted = min(max(min(limits), MIN_BPS), self.max_bps)
+        wanted = min(max(limits[(len(limits) - 1) // 2], MIN_BPS), self.max_bps)
         wanted = int(min(wanted, self.target_bps * RISE_PER_STEP))
         if sent_bps is not None and sent_bps < IDLE_SHARE * self.target_bps:
             wanted = max(wanted, min(self.target_bps, START_BPS))

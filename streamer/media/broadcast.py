@@ -130,8 +130,11 @@ class Broadcast:
 
     # --- subscribers
 
-    def video_track(self, codec: str) -> PacketTrack:
+    def video_track(self, codec: str, leads: bool = False) -> PacketTrack:
         """A new subscriber of the picture in that codec, "H264" or "VP8".
+
+        Args:
+            leads: its link decides the bitrate; see `BitratePlan`.
 
         Raises:
             ValueError: for another codec.
@@ -140,7 +143,12 @@ class Broadcast:
             raise ValueError(f"there is no video codec {codec!r}; there are {', '.join(self._channels)}")
         channel = self._channels[codec]
         return self._track(
-            "video", codec, channel.tracks, partial(self.request_keyframe, codec), lambda: channel.plan.target_bps
+            "video",
+            codec,
+            channel.tracks,
+            partial(self.request_keyframe, codec),
+            lambda: channel.plan.target_bps,
+            leads,
         )
 
     def audio_track(self) -> PacketTrack:
@@ -309,6 +317,7 @@ class Broadcast:
         subscribers: list[PacketTrack],
         on_keyframe: Callable[[], None],
         bitrate_bps: Callable[[], int],
+        leads: bool = False,
     ) -> PacketTrack:
         def on_subscribe(track: PacketTrack) -> None:
             subscribers.append(track)
@@ -326,6 +335,7 @@ class Broadcast:
             on_stop=on_stop,
             on_keyframe=on_keyframe,
             bitrate_bps=bitrate_bps,
+            leads=leads,
         )
         if self._is_over:
             track.stop()

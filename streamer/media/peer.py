@@ -74,6 +74,7 @@ class Peer:
         network: the addresses and ports that media uses.
         broadcast: what the peer sees and hears.
         microphone: takes the peer's sound; None for a viewer, whose sound is not received.
+        leads: it is the session's caller, whose link decides the bitrate.
         on_open: called once when the data channel can be sent to.
         on_message: called with every text message of it.
         on_gone: called once when the peer has gone by itself: "timeout" (20 s to connect, then 4 s of silence, 15 s if
@@ -92,6 +93,7 @@ class Peer:
         network: Network | None = None,
         broadcast: Broadcast,
         microphone: Microphone | None = None,
+        leads: bool = False,
         on_open: Callable[[], None] = lambda: None,
         on_message: Callable[[str], Awaitable[None] | None],
         on_gone: Callable[[str], Awaitable[None] | None],
@@ -104,6 +106,7 @@ class Peer:
         self._network = network or Network()
         self._broadcast = broadcast
         self._microphone = microphone
+        self._leads = leads
         self._on_open = on_open
         self._on_message = on_message
         self._on_gone = on_gone
@@ -249,7 +252,9 @@ class Peer:
                     self._microphone.attach(receiver.track, receiver.jitter_stats)
             else:
                 name = transceiver._codecs[0].name
-                transceiver.sender.replaceTrack(self._broadcast.video_track("H264" if name == "H264" else "VP8"))
+                transceiver.sender.replaceTrack(
+                    self._broadcast.video_track("H264" if name == "H264" else "VP8", self._leads)
+                )
 
     async def _watch(self) -> None:
         await self._watchdog.wait()

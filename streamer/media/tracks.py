@@ -30,6 +30,7 @@ class PacketTrack(MediaStreamTrack):
         on_subscribe, on_stop: told about the first `recv` and about the end.
         on_keyframe: asked for a keyframe.
         bitrate_bps: what is being sent at present.
+        leads: its receiver decides what is sent.
     """
 
     def __init__(
@@ -42,12 +43,13 @@ class PacketTrack(MediaStreamTrack):
         on_stop: Callable[[PacketTrack], None],
         on_keyframe: Callable[[], None],
         bitrate_bps: Callable[[], int],
+        leads: bool = False,
     ):
         super().__init__()
         self.kind = kind
         self.codec = codec
         self.clock = clock
-        self.estimate = ReceiverEstimate()
+        self.estimate = ReceiverEstimate(leads)
         self.packets_dropped = 0
         self._on_subscribe = on_subscribe
         self._on_stop = on_stop

@@ -42,6 +42,29 @@ def test_never_below_the_floor() -> None:
     assert plan.target_bps == MIN_BPS
 
 
+def test_no_viewer_lowers_the_picture_of_everybody() -> None:
+    caller = ReceiverEstimate(leads=True)
+    caller.report_remb(1_200_000)
+    plan = BitratePlan(500_000, 1_500_000)
+    for _ in range(20):
+        plan.step([reporting(10_000), caller, reporting(10_000)])
+    assert plan.target_bps > 1_150_000
+    caller.report_remb(300_000)
+    plan.step([reporting(2_000_000), caller])
+    assert plan.target_bps == 300_000
+
+
+def test_a_caller_that_has_not_reported_yet_is_waited_for() -> None:
+    plan = BitratePlan(500_000, 1_500_000)
+    assert plan.step([reporting(10_000), ReceiverEstimate(leads=True)]) is None
+
+
+def test_without_a_caller_the_median_viewer_decides() -> None:
+    plan = BitratePlan(500_000, 1_500_000)
+    plan.step([reporting(10_000), reporting(400_000), reporting(900_000), reporting(1_000_000)])
+    assert plan.target_bps == 400_000
+
+
 def test_small_changes_leave_the_encoder_alone() -> None:
     plan = BitratePlan(500_000, 1_500_000)
     assert plan.step([reporting(510_000)]) is None
