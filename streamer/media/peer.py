@@ -75,6 +75,7 @@ class Peer:
         broadcast: what the peer sees and hears.
         microphone: takes the peer's sound; None for a viewer, whose sound is not received.
         leads: it is the session's caller, whose link decides the bitrate.
+        on_connected: called once when media can flow.
         on_open: called once when the data channel can be sent to.
         on_message: called with every text message of it.
         on_gone: called once when the peer has gone by itself: "timeout" (20 s to connect, then 4 s of silence, 15 s if
@@ -94,6 +95,7 @@ class Peer:
         broadcast: Broadcast,
         microphone: Microphone | None = None,
         leads: bool = False,
+        on_connected: Callable[[], None] = lambda: None,
         on_open: Callable[[], None] = lambda: None,
         on_message: Callable[[str], Awaitable[None] | None],
         on_gone: Callable[[str], Awaitable[None] | None],
@@ -107,6 +109,7 @@ class Peer:
         self._broadcast = broadcast
         self._microphone = microphone
         self._leads = leads
+        self._on_connected = on_connected
         self._on_open = on_open
         self._on_message = on_message
         self._on_gone = on_gone
@@ -266,6 +269,8 @@ class Peer:
         state = self._connection.connectionState if self._connection is not None else "closed"
         if state == "connected":
             self._watchdog.connected()
+            if self._closing is None:
+                self._on_connected()
         elif state in ("failed", "closed"):
             self._report_gone(state)
 

@@ -13,12 +13,14 @@ from streamer.media.hearing import Hearing
 from streamer.protocol import SessionInfo, SessionMessage, dump
 from streamer.session.cutter import Cutter
 from streamer.session.hub import Hub, Listener
+from streamer.session.metrics import Metrics
 from streamer.session.parts import Connection, Control, Role, SessionParts
 from streamer.session.tasks import Tasks, within_limit
 from streamer.session.timeline import Timeline
 
 IDLE_S = 30.0  # without a connection
 MAX_VIEWERS = 100
+MAX_WAITING_CALLERS = 4  # whose connections do not stand yet
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +35,14 @@ class Audience:
     """
 
     def __init__(
-        self, info: SessionInfo, parts: SessionParts, cutter: Cutter, timeline: Timeline, hub: Hub, tasks: Tasks
+        self,
+        info: SessionInfo,
+        parts: SessionParts,
+        cutter: Cutter,
+        timeline: Timeline,
+        hub: Hub,
+        tasks: Tasks,
+        metrics: Metrics,
     ):
         self.connections: dict[str, Connection] = {}
         self._info = self._told = info
@@ -42,6 +51,7 @@ class Audience:
         self._timeline = timeline
         self._hub = hub
         self._tasks = tasks
+        self._metrics = metrics
         self._websockets = 0
         self._joined = asyncio.Event()  # set while anybody is connected
         self._left = asyncio.Event()  # set while nobody is
@@ -50,6 +60,11 @@ class Audience:
     @property
     def viewers(self) -> int:
         return sum(connection.role == "viewer" for connection in self.connections.values())
+
+    @property
+    def _waiting_callers(self) -> int:
+        callers = [connection for connection in self.connections.values() if connection.role == "caller"]
+        return sum(not caller.is_connected for caller in callers)
 
     @property
     def info(self) -> SessionInfo:
@@ -68,7 +83,7 @@ class Audience:
     async def connect(
         self, offer_sdp: str, role: Role, control_by: Callable[[Callable[[str], None]], Control]
     ) -> tuple[str, str]:
-        """A browser joins. A second caller takes the place of the first.
+        """A browser joins. A second caller takes the place of the first when their connection stands.
 
         Args:
             control_by: makes what carries out the connection's messages, and answers by the function it is given.
@@ -78,11 +93,13 @@ class Audience:
 
         Raises:
             ProtocolError: for an offer that cannot be used.
-            CapacityError: if there are too many viewers.
+            CapacityError: if there are too many viewers, or too many callers who have not connected yet.
             SessionError: if the session has ended meanwhile.
         """
         if role == "viewer" and self.viewers >= MAX_VIEWERS:
             raise CapacityError(f"This session has {MAX_VIEWERS} viewers already.")
+        if role == "caller" and self._waiting_callers >= MAX_WAITING_CALLERS:
+            raise CapacityError("Others are being connected to this session.")
         connection = self._new_connection(role, control_by)
         # Its place is taken before anything is waited for: any number of offers at once cannot share it.
         self.connections[connection.ident] = connection
@@ -92,14 +109,10 @@ class Audience:
                 raise SessionError("The session has ended.")
         except BaseException:
             self.connections.pop(connection.ident, None)
+            self._changed()
             await within_limit(connection.peer.close())
             raise
         self._hub.add(connection)
-        if role == "caller":
-            self._cutter.hearing = connection.hearing
-            for former in self.connections.values():
-                if former.role == "caller" and former is not connection:
-                    self._tasks.spawn(self._close(former))
         self._changed()
         return connection.ident, answer
 
@@ -153,14 +166,26 @@ class Audience:
         connection.peer = self._parts.peer(
             broadcast=self._parts.broadcast,
             microphone=microphone,
+            leads=role == "caller",
+            on_connected=lambda: self._on_connected(connection),
             on_open=lambda: connection.send(dump(self.message)),
             on_message=connection.control.offer,
             on_gone=lambda reason: self._on_gone(connection, reason),
         )
         return connection
 
+    def _on_connected(self, connection: Connection) -> None:
+        """The connection stands; a caller's takes the place of the one before."""
+        connection.is_connected = True
+        if connection.role == "caller" and self._tasks.is_open and not connection.is_closed:
+            self._cutter.hearing = connection.hearing
+            for former in self.connections.values():
+                if former.role == "caller" and former.is_connected and former is not connection:
+                    self._tasks.spawn(self._close(former))
+
     def _on_gone(self, connection: Connection, reason: str) -> None:
         if self._tasks.is_open and not connection.is_closed:
+            self._metrics.connections_lost.labels(reason).inc()
             log.info("a %s is gone: %s", connection.role, reason)
             self._tasks.spawn(self._close(connection))
 

@@ -79,6 +79,11 @@ class Metrics:
         self.frames_encoded = Counter("avatar_frames_encoded", "Frames encoded, by codec", ["codec"], registry=registry)
         self.sessions_ended = Counter("avatar_sessions_ended", "Ended sessions", ["reason"], registry=registry)
         self.sessions_refused = Counter("avatar_sessions_refused", "Refused for want of room", registry=registry)
+        self.connections_lost = Counter(
+            "avatar_connections_lost", "WebRTC connections that ended by themselves", ["reason"], registry=registry
+        )
+        for reason in ("timeout", "closed", "failed", "dtls"):
+            self.connections_lost.labels(reason)
         self.errors = Counter("avatar_errors", "Errors told to clients, by code", ["code"], registry=registry)
         self.interrupts = Counter("avatar_interrupts", "Interruptions of speech", ["cause"], registry=registry)
         self.underruns = Counter("avatar_underruns", "Chunks cut while speech had too little sound", registry=registry)

@@ -85,6 +85,7 @@ class Connection:
     hearing: Hearing | None
     control: Control = field(init=False)
     peer: Peer = field(init=False)
+    is_connected: bool = False
     is_closed: bool = False
 
     def send(self, message: str, is_optional: bool = False) -> None:

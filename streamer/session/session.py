@@ -59,7 +59,13 @@ class Session:
         self.timeline = Timeline(parts.clock, self.hub.emit, self.tasks.spawn)
         self.cutter = Cutter(times, self.timeline, metrics)
         self.audience = Audience(
-            describe(ident, spec, parts.frame_size, now_ms()), parts, self.cutter, self.timeline, self.hub, self.tasks
+            describe(ident, spec, parts.frame_size, now_ms()),
+            parts,
+            self.cutter,
+            self.timeline,
+            self.hub,
+            self.tasks,
+            metrics,
         )
         self.figures = Figures(times, parts, self.audience, metrics)
         self.chunks = ChunkLoop(times, parts, self.cutter, self.timeline, self.figures, self.hub, self.tasks)

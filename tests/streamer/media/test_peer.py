@@ -221,10 +221,11 @@ def test_who_only_receives_may_be_quiet_for_longer_than_who_speaks() -> None:
 def test_a_client_that_says_goodbye_is_gone_at_once() -> None:
     async def scenario() -> None:
         async with Live() as live:
-            gone = Gone()
-            peer, client = make_peer(live, on_gone=gone), Client()
+            gone, connected = Gone(), Gone()
+            peer, client = make_peer(live, on_gone=gone, on_connected=lambda: connected("connected")), Client()
             await client.connect(peer)
             await client.until(lambda: len(client.pictures) > 3)
+            assert connected.reasons == ["connected"]
             await client.close()
             await gone.wait()
             assert gone.reasons == ["closed"]
@@ -237,11 +238,11 @@ def test_a_client_that_says_goodbye_is_gone_at_once() -> None:
 def test_a_client_that_never_connects_times_out() -> None:
     async def scenario() -> None:
         async with Live() as live:
-            gone = Gone()
-            peer = make_peer(live, on_gone=gone, connect_limit_s=0.1)
+            gone, connected = Gone(), Gone()
+            peer = make_peer(live, on_gone=gone, on_connected=lambda: connected("connected"), connect_limit_s=0.1)
             await peer.answer(CHROME)
             await gone.wait()
-            assert gone.reasons == ["timeout"] and not peer.is_connected
+            assert gone.reasons == ["timeout"] and not peer.is_connected and connected.reasons == []
             assert live.broadcast.stats.subscribers["H264"] == 0
             await peer.close()
 

@@ -206,9 +206,10 @@ class FakeBroadcast:
 
 
 class FakePeer:
-    """A browser's connection."""
+    """A browser's connection; it stands as soon as it is answered, unless the offer says `slow`."""
 
-    def __init__(self, *, broadcast, microphone, on_open, on_message, on_gone):
+    def __init__(self, *, broadcast, microphone, leads, on_connected, on_open, on_message, on_gone):
+        self.leads, self.on_connected = leads, on_connected
         self.microphone, self.on_message, self.on_gone = microphone, on_message, on_gone
         self.on_open = on_open
         self.sent: list[dict] = []
@@ -221,6 +222,8 @@ class FakePeer:
         await asyncio.sleep(0)
         if not offer_sdp.startswith("v=0"):
             raise ProtocolError("the offer is no SDP", "bad_sdp")
+        if "slow" not in offer_sdp:
+            self.on_connected()
         return "v=0\r\nanswer\r\n"
 
     async def add_candidates(self, sdp_fragment: str) -> None:

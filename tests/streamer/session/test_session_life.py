@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from streamer.errors import CapacityError, ProtocolError, SessionError
-from streamer.session.audience import MAX_VIEWERS
+from streamer.session.audience import MAX_VIEWERS, MAX_WAITING_CALLERS
 from tests.streamer.session.fakes import Stage, run, settle
 
 
@@ -35,6 +35,55 @@ def test_second_caller_takes_the_place_of_the_first() -> None:
             assert [peer.is_closed for peer in stage.peers] == [True, False]
             assert len(stage.session.audience.connections) == 1
             assert stage.session.cutter.hearing is not None
+
+    run(scene)
+
+
+def test_an_offer_that_never_connects_does_not_throw_the_caller_out() -> None:
+    async def scene() -> None:
+        async with Stage() as stage:
+            await stage.call()
+            hearing = stage.session.cutter.hearing
+            await stage.connect("v=0 slow", "caller")
+            await settle()
+            assert not stage.peers[0].is_closed and stage.session.cutter.hearing is hearing
+            stage.peers[1].on_gone("timeout")
+            await settle()
+            assert [peer.is_closed for peer in stage.peers] == [False, True]
+            assert stage.session.cutter.hearing is hearing and stage.peers[0].leads
+            assert b'avatar_connections_lost_total{reason="timeout"} 1.0' in stage.metrics.text()
+            await stage.connect("v=0 slow", "caller")
+            stage.peers[2].on_connected()
+            await settle()
+            assert stage.peers[0].is_closed and stage.session.cutter.hearing not in (hearing, None)
+
+    run(scene)
+
+
+def test_callers_who_have_not_connected_yet_are_few() -> None:
+    async def scene() -> None:
+        async with Stage() as stage:
+            for _ in range(MAX_WAITING_CALLERS):
+                await stage.connect("v=0 slow", "caller")
+            with pytest.raises(CapacityError):
+                await stage.call()
+            stage.peers[0].on_connected()
+            await stage.call()
+
+    run(scene)
+
+
+def test_a_refused_offer_does_not_keep_an_empty_session_alive() -> None:
+    async def scene() -> None:
+        async with Stage() as stage:
+            refused = asyncio.ensure_future(stage.connect("nonsense", "caller"))
+            await asyncio.sleep(0)
+            stage.session.audience.join(stage.events)
+            stage.session.audience.leave(stage.events)  # while the offer is being answered
+            with pytest.raises(ProtocolError):
+                await refused
+            await stage.to(31.0)
+            assert stage.session.end_reason == "idle"
 
     run(scene)
 
