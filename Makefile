@@ -27,7 +27,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 # Torch first: once its CPU build is there, nothing below pulls another.
-$(RUNTIME): pyproject.toml | $(BIN)/python
+$(RUNTIME): pyproject.toml setup.py models/portrait/raster.c | $(BIN)/python
 	$(PIP) install "$(TORCH)"
 	$(PIP) install --editable ".[say,serve]"
 	@touch $@

@@ -18,15 +18,14 @@ from models.conditions import AudioEncoder, TextEncoder
 from models.configs import Preset, SamplingConfig
 from models.graphs import CudaGraphs
 from models.lr_a2v import LRA2V
-from models.motion import motion_frames
 from models.pose import KeypointNet, PoseEstimator, pose_tokens
 from models.refiner import PGRefiner, upsample_latents
 from models.sampling import Denoiser, euler, guided
 from models.state import ChunkState, join
+from models.talking import FRAMES_PER_LATENT
 from models.tiny_decoder import TinyDecoder
 from models.vae import CausalVAE
 
-FRAMES_PER_LATENT = 4
 P = ParamSpec("P")
 Result = TypeVar("Result")
 
@@ -116,10 +115,7 @@ class ChunkModels:
 
     def _motion_plan(self, first: int, end: int, states: list[ChunkState]) -> Tensor:
         """Rows [B, end - first, M] of the streams' motion plans, counted from the chunk's first frame."""
-        plans = []
-        for state in states:
-            place, count = state.motion_index + first, end - first
-            plans.append(torch.from_numpy(motion_frames(state.seed, place, count, state.energies(place, count))))
+        plans = [torch.from_numpy(state.plan.frames(end - first, first)) for state in states]
         return torch.stack(plans).to(self.device)
 
     def planned_keypoints(self, tokens: Tensor, new: int, states: list[ChunkState]) -> Tensor | None:

@@ -11,6 +11,8 @@ frames.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import numpy as np
 
 FPS = 25
@@ -146,14 +148,47 @@ def ramped_energy(first: int, count: int, before: float, after: float, changed: 
     return np.clip(energy, min(before, after), max(before, after))  # a rounding error above 2 would be refused
 
 
-class MotionPlanner:
-    """A running position in one motion plan; `frames` continues where the last call ended."""
+@dataclass(frozen=True)
+class PlanPlace:
+    """Where a stream is in its motion plan, and by how much it moves.
 
-    def __init__(self, seed: int, energy: float = 1.0, start: int = 0) -> None:
-        self.seed, self.energy, self.frame_index = seed, energy, start
+    Attributes:
+        seed: of the plan.
+        index: frame of the plan that is shown next; stands still while frames are held.
+        energy: 0 … 2, that is aimed at; energy_before: that it comes from.
+        energy_changed: index of the change; None: never.
+    """
 
-    def frames(self, count: int) -> np.ndarray:
-        """Next `count` frames of the plan, float32 [count, MOTION_DIM]; see `motion_frames`."""
-        plan = motion_frames(self.seed, self.frame_index, count, self.energy)
-        self.frame_index += count
-        return plan
+    seed: int
+    index: int = 0
+    energy: float = 1.0
+    energy_before: float = 1.0
+    energy_changed: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.energy <= 2:
+            raise ValueError(f"motion_energy must be within 0 … 2, got {self.energy}")
+
+    def energies(self, first: int, count: int) -> np.ndarray:
+        """Motion energy [count] of the frames from `first` of the plan on."""
+        return ramped_energy(first, count, self.energy_before, self.energy, self.energy_changed)
+
+    def frames(self, count: int, offset: int = 0) -> np.ndarray:
+        """Rows [count, MOTION_DIM] of the plan, the first `offset` frames after the next; see `motion_frames`."""
+        first = self.index + offset
+        return motion_frames(self.seed, first, count, self.energies(first, count))
+
+    def after(self, count: int) -> PlanPlace:
+        """The place `count` frames later."""
+        return replace(self, index=self.index + count)
+
+    def with_energy(self, energy: float) -> PlanPlace:
+        """The same place with another energy, which comes in within `ENERGY_RAMP_FRAMES`, so that no head jumps.
+
+        Raises:
+            ValueError: if it is not within 0 … 2.
+        """
+        if energy == self.energy:
+            return self
+        before = float(self.energies(self.index - 1, 1)[0])
+        return replace(self, energy=energy, energy_before=before, energy_changed=self.index)

@@ -15,13 +15,13 @@ from models import checkpoints
 from models.animator import with_planned_features
 from models.conditions import SAMPLE_RATE, SAMPLES_PER_FRAME, AudioState
 from models.configs import SamplingConfig
-from models.generation import FRAMES_PER_LATENT, ChunkModels, at_rest
+from models.generation import ChunkModels, at_rest
 from models.graphs import CudaGraphs
-from models.motion import FPS
+from models.motion import FPS, PlanPlace
 from models.pose import BACKGROUND, PERSON_POINTS, background_points
 from models.presets import preset as preset_by_name
 from models.state import ChunkState, Draft, Reference, join_caches, row_of_cache
-from models.talking import Chunk, Rung
+from models.talking import FRAMES_PER_LATENT, Chunk, Rung, check_stream, new_latents
 
 
 class AvatarPipeline(ChunkModels):
@@ -137,17 +137,15 @@ class AvatarPipeline(ChunkModels):
             ValueError: as `prepare`, or if another argument is out of range.
         """
         chunk_latents = self.preset.chunk_latents if chunk_latents is None else chunk_latents
-        if not 1 <= chunk_latents <= 6:
-            raise ValueError(f"chunk_latents must be within 1 … 6, got {chunk_latents}")
-        if first_frame < 0 or first_frame % FRAMES_PER_LATENT:
-            raise ValueError(f"first_frame must be a multiple of {FRAMES_PER_LATENT}, at least 0, got {first_frame}")
-        _check_energy(motion_energy)
+        check_stream(chunk_latents, first_frame)
+        plan = PlanPlace(seed, first_frame - self.delay_frames, motion_energy)
         reference = self.prepare(reference) if isinstance(reference, Tensor) else reference
         silence = torch.zeros((self._token_context + self.delay_frames) * SAMPLES_PER_FRAME, device=self.device)
         audio_tokens, audio = self.audio.step(silence, self.audio.start(self.device))
         return ChunkState(
             seed=seed,
             chunk_latents=chunk_latents,
+            plan=plan,
             frame_index=first_frame - self.delay_frames,
             latent_index=first_frame // FRAMES_PER_LATENT,
             text=self.encode_text(prompt),
@@ -156,8 +154,6 @@ class AvatarPipeline(ChunkModels):
             audio_tokens=audio_tokens[-self._token_context :],
             lr_cache=reference.lr_cache,
             hr_cache=reference.hr_cache,
-            motion_index=first_frame - self.delay_frames,
-            motion_energy=motion_energy,
         )
 
     @torch.inference_mode()
@@ -173,14 +169,8 @@ class AvatarPipeline(ChunkModels):
         """
         if prompt is not None:
             state = replace(state, text=self.encode_text(prompt))
-        if motion_energy is not None and motion_energy != state.motion_energy:
-            _check_energy(motion_energy)
-            state = replace(
-                state,
-                energy_before=float(state.energies(state.motion_index - 1, 1)[0]),
-                motion_energy=motion_energy,
-                energy_changed=state.motion_index,
-            )
+        if motion_energy is not None:
+            state = replace(state, plan=state.plan.with_energy(motion_energy))
         return state
 
     def set_reference(self, state: ChunkState, reference: Tensor | Reference) -> ChunkState:
@@ -212,7 +202,7 @@ class AvatarPipeline(ChunkModels):
         Raises:
             ValueError: as `step`.
         """
-        new = _new_latents(samples)
+        new = new_latents(samples)
         tokens, audio = self._hear(samples, state)
         return replace(
             state,
@@ -267,7 +257,7 @@ class AvatarPipeline(ChunkModels):
             raise ValueError(f"every stream must have samples, got {len(samples)} for {len(states)} streams")
         groups: dict[tuple[int, ...], list[int]] = {}
         for index, (sound, state) in enumerate(zip(samples, states, strict=True)):
-            groups.setdefault((_new_latents(sound), *state.motion_counts), []).append(index)
+            groups.setdefault((new_latents(sound), *state.motion_counts), []).append(index)
         made: dict[int, Chunk[ChunkState]] = {}
         for members in groups.values():
             draft = self.draft([samples[index] for index in members], [states[index] for index in members], sampling)
@@ -294,7 +284,7 @@ class AvatarPipeline(ChunkModels):
         """
         sampling = rung_sampling(self.preset.sampling, sampling) if isinstance(sampling, Rung) else sampling
         stage_ms: dict[str, float] = {}
-        new = _new_latents(samples[0])
+        new = new_latents(samples[0])
         with self.timed(stage_ms, "audio"):
             heard = [self._hear(sound, state) for sound, state in zip(samples, states, strict=True)]
         tokens = torch.stack([chunk_tokens for chunk_tokens, _ in heard])
@@ -325,7 +315,7 @@ class AvatarPipeline(ChunkModels):
                 hr_motion=None,
                 motion_keypoints=None,
                 lr_cache=row_of_cache(lr_cache, row),
-                motion_index=state.motion_index + FRAMES_PER_LATENT * new,
+                plan=state.plan.after(FRAMES_PER_LATENT * new),
             )
             for row, (state, (chunk_tokens, audio)) in enumerate(zip(states, heard, strict=True))
         ]
@@ -413,23 +403,6 @@ def _round_weights(*models: nn.Module) -> None:
         for layer in model.modules():
             if isinstance(layer, nn.Linear | nn.Conv2d):
                 layer.to(torch.bfloat16)
-
-
-def _new_latents(samples: Tensor) -> int:
-    """n of a chunk of n·2560 samples.
-
-    Raises:
-        ValueError: if it is none.
-    """
-    new, rest = divmod(samples.shape[0], FRAMES_PER_LATENT * SAMPLES_PER_FRAME)
-    if rest or not 1 <= new <= 6:
-        raise ValueError(f"samples must be 1 … 6 times {FRAMES_PER_LATENT * SAMPLES_PER_FRAME}, got {samples.shape[0]}")
-    return new
-
-
-def _check_energy(motion_energy: float) -> None:
-    if not 0 <= motion_energy <= 2:
-        raise ValueError(f"motion_energy must be within 0 … 2, got {motion_energy}")
 
 
 def _last(before: Tensor | None, latents: Tensor, count: int) -> Tensor:

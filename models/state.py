@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from models.conditions import AudioState
 from models.configs import SamplingConfig
-from models.motion import ramped_energy
+from models.motion import PlanPlace
 from models.vae import DecoderCache
 
 
@@ -36,8 +35,9 @@ class ChunkState:
     keypoints are None too after a chunk that was not refined.
     """
 
-    seed: int
+    seed: int  # of the noise
     chunk_latents: int
+    plan: PlanPlace
     frame_index: int  # media time of the next frame to come out, in frames; negative during the look-ahead
     latent_index: int  # latents made so far, without the reference
     text: Tensor  # [1, Lt, text_width]
@@ -49,10 +49,6 @@ class ChunkState:
     motion_keypoints: Tensor | None = None  # [4m, 143, 3]
     lr_cache: DecoderCache | None = None
     hr_cache: DecoderCache | None = None
-    motion_index: int = 0  # frame of the motion plan that is shown next; stands still while frames are held
-    motion_energy: float = 1.0  # that is aimed at
-    energy_before: float = 1.0  # that it comes from
-    energy_changed: int | None = None  # motion_index of the change; None: never
 
     @property
     def motion_counts(self) -> tuple[int, int]:
@@ -65,10 +61,6 @@ class ChunkState:
         return replace(
             self, hr_motion=other.hr_motion, motion_keypoints=other.motion_keypoints, hr_cache=other.hr_cache
         )
-
-    def energies(self, first: int, count: int) -> np.ndarray:
-        """Motion energy [count] of the frames from `first` of the motion plan on."""
-        return ramped_energy(first, count, self.energy_before, self.motion_energy, self.energy_changed)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+FRAMES_PER_LATENT = 4
+MAX_CHUNK_LATENTS = 6
+LATENT_SAMPLES = 2560  # of 16 kHz
+
+
 class Rung(enum.IntEnum):
     """What is left out of a chunk when time is short, from nothing to everything; each costs less than the one before.
 
@@ -163,3 +168,27 @@ class TalkingModel(Protocol[P, S]):
     def to_i420(self, frames: Tensor, /) -> Tensor:
         """Frames as in `Chunk.frames` → planes that encoders take, uint8 [T, H·3/2, W]."""
         ...
+
+
+def new_latents(samples: Tensor) -> int:
+    """n of a chunk of n·2560 samples.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    new, rest = divmod(samples.shape[0], LATENT_SAMPLES)
+    if rest or not 1 <= new <= MAX_CHUNK_LATENTS:
+        raise ValueError(f"samples must be 1 … {MAX_CHUNK_LATENTS} times {LATENT_SAMPLES}, got {samples.shape[0]}")
+    return new
+
+
+def check_stream(chunk_latents: int | None, first_frame: int) -> None:
+    """Hold what a stream starts with against what `TalkingModel.start` allows.
+
+    Raises:
+        ValueError: if it is out of range.
+    """
+    if chunk_latents is not None and not 1 <= chunk_latents <= MAX_CHUNK_LATENTS:
+        raise ValueError(f"chunk_latents must be within 1 … {MAX_CHUNK_LATENTS}, got {chunk_latents}")
+    if first_frame < 0 or first_frame % FRAMES_PER_LATENT:
+        raise ValueError(f"first_frame must be a multiple of {FRAMES_PER_LATENT}, at least 0, got {first_frame}")

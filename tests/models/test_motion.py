@@ -1,13 +1,16 @@
 import numpy as np
 import pytest
 
-from models.motion import MOTION_CHANNELS, MotionPlanner, motion_frames
+from models.motion import MOTION_CHANNELS, PlanPlace, motion_frames
 
 
 def test_plan_does_not_depend_on_how_it_is_cut():
-    planner = MotionPlanner(seed=5)
-    parts = np.concatenate([planner.frames(n) for n in (1, 7, 12, 80)])
-    assert np.array_equal(parts, motion_frames(5, 0, 100))
+    place, parts = PlanPlace(seed=5), []
+    for count in (1, 7, 12, 80):
+        parts.append(place.frames(count))
+        place = place.after(count)
+    assert np.array_equal(np.concatenate(parts), motion_frames(5, 0, 100))
+    assert np.array_equal(PlanPlace(seed=5).frames(10, offset=20), motion_frames(5, 20, 10))
 
 
 def test_plan_an_hour_in_is_like_the_plan_at_the_start():

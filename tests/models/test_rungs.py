@@ -86,7 +86,7 @@ def test_climbing_back_with_more_motion_latents_than_refined_ones(pipeline, refe
 def test_motion_plan_waits_while_frames_are_held_and_the_sound_goes_on(pipeline, reference, sound):
     _, state = run(pipeline, pipeline.start(reference), sound, [PLAIN])
     held = pipeline.hold(sound[CHUNK : 2 * CHUNK], state)
-    assert held.motion_index == state.motion_index and held.frame_index == state.frame_index + 4
+    assert held.plan == state.plan and held.frame_index == state.frame_index + 4
     _, stepped, _ = pipeline.step(sound[CHUNK : 2 * CHUNK], state)
     assert torch.equal(held.audio_tokens, stepped.audio_tokens)
     assert torch.equal(held.audio.samples, stepped.audio.samples)
@@ -95,14 +95,14 @@ def test_motion_plan_waits_while_frames_are_held_and_the_sound_goes_on(pipeline,
 def test_new_energy_comes_in_slowly(pipeline, reference, sound):
     _, state = run(pipeline, pipeline.start(reference, motion_energy=0.5), sound, [PLAIN] * 2)
     changed = pipeline.set_prompt(state, motion_energy=2.0)
-    energies = changed.energies(state.motion_index - 4, 40)
+    energies = changed.plan.energies(state.plan.index - 4, 40)
     assert (energies[:4] == 0.5).all() and energies[-1] == 2.0
     assert 0 < abs(energies[1:] - energies[:-1]).max() < 0.1
     _, halfway = run(pipeline, changed, sound, [PLAIN] * 3)
     again = pipeline.set_prompt(halfway, motion_energy=0.0)
-    index = halfway.motion_index
-    assert abs(again.energies(index, 1)[0] - halfway.energies(index - 1, 1)[0]) < 0.1
-    assert again.energies(index + 30, 1)[0] == 0
+    index = halfway.plan.index
+    assert abs(again.plan.energies(index, 1)[0] - halfway.plan.energies(index - 1, 1)[0]) < 0.1
+    assert again.plan.energies(index + 30, 1)[0] == 0
 
 
 def test_new_prompt_counts_from_the_next_step_on(pipeline, reference, sound):
@@ -124,7 +124,7 @@ def test_energy_out_of_range_is_refused(pipeline, reference):
 def test_new_reference_keeps_the_sound_and_the_plan(pipeline, reference, sound):
     _, state = run(pipeline, pipeline.start(reference, "sad", seed=4, motion_energy=0.3), sound, [PLAIN] * 2)
     other = pipeline.set_reference(state, 1 - reference)
-    assert other.frame_index == state.frame_index and other.motion_energy == 0.3
+    assert other.frame_index == state.frame_index and other.plan == state.plan
     assert torch.equal(other.text, state.text) and torch.equal(other.audio_tokens, state.audio_tokens)
     fresh = pipeline.start(1 - reference)
     assert torch.equal(other.reference.hr_latents, fresh.reference.hr_latents)
@@ -136,10 +136,10 @@ def test_new_reference_keeps_the_sound_and_the_plan(pipeline, reference, sound):
 def test_stream_started_late_has_the_noise_and_the_plan_of_its_time(pipeline, reference, sound):
     _, state = run(pipeline, pipeline.start(reference, seed=6), sound, [PLAIN] * 3)
     late = pipeline.start(reference, seed=6, first_frame=12)
-    assert (late.frame_index, late.latent_index, late.motion_index) == (
+    assert (late.frame_index, late.latent_index, late.plan) == (
         state.frame_index,
         state.latent_index,
-        state.motion_index,
+        state.plan,
     )
     one = pipeline._noise([late], 2, late.reference.lr_latents, stream=0)
     assert torch.equal(one, pipeline._noise([state], 2, state.reference.lr_latents, stream=0))
