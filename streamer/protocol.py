@@ -73,6 +73,19 @@ class SessionRequest(_Model):
     barge_in: bool = False
 
 
+class WhipRequest(_Model):
+    """Query of `POST /v1/whip`.
+
+    Attributes:
+        session: the name the session gets or has; who names one chooses a name that is hard to guess.
+    """
+
+    avatar: AvatarName | None = None
+    prompt: Prompt | None = None
+    mode: Mode = "conversation"
+    session: Identifier | None = None
+
+
 class SayRequest(_Model):
     """Body of `POST …/say`."""
 
@@ -196,7 +209,7 @@ def parse_message(raw: str | bytes) -> Inbound:
         _complain(error, f"`{kind}`", kind)
 
 
-RequestBody = TypeVar("RequestBody", SessionRequest, SayRequest)
+RequestBody = TypeVar("RequestBody", SessionRequest, SayRequest, WhipRequest)
 
 
 def parse_request(model: type[RequestBody], raw: bytes, what: str) -> RequestBody:
@@ -205,7 +218,15 @@ def parse_request(model: type[RequestBody], raw: bytes, what: str) -> RequestBod
     Raises:
         ProtocolError: with one sentence.
     """
-    fields = parse_json(raw, "The body") if raw.strip() else {}
+    return check_fields(model, parse_json(raw, "The body") if raw.strip() else {}, what)
+
+
+def check_fields(model: type[RequestBody], fields: dict[str, Any], what: str) -> RequestBody:
+    """Fields, checked.
+
+    Raises:
+        ProtocolError: with one sentence.
+    """
     try:
         return model.model_validate(fields)
     except ValidationError as error:

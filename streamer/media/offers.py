@@ -24,12 +24,15 @@ PASSWORD = re.compile(r"[\x21-\x7e]{22,256}")
 MID = re.compile(r"[\x21-\x7e]{1,64}")
 
 
-def read_offer(sdp: str, network: Network) -> str:
+def read_offer(sdp: str, network: Network, is_heard: bool = False) -> str:
     """Checks an offer and returns it cleaned for aiortc.
 
     Left out of it: candidates that may not be contacted, also those behind mDNS names (the peer's own checks reveal its
     address, and resolving them delays the answer by a second), those over TCP, those beyond 40, the end-of-candidates
     mark (more may be learnt from checks), and feedback that is repeated or means nothing here.
+
+    Args:
+        is_heard: the peer's sound is wanted, so that it need not receive anything.
 
     Raises:
         ProtocolError: with one sentence, code `bad_sdp`.
@@ -46,7 +49,7 @@ def read_offer(sdp: str, network: Network) -> str:
         session = SessionDescription.parse(cleaned)
     except Exception as error:
         raise _bad("the offer is no SDP that can be read") from error
-    _check_session(session)
+    _check_session(session, is_heard)
     return cleaned
 
 
@@ -154,7 +157,7 @@ def _clean(lines: Sequence[str], network: Network) -> list[str]:
     return cleaned
 
 
-def _check_session(session: SessionDescription) -> None:
+def _check_session(session: SessionDescription, is_heard: bool) -> None:
     kinds = [media.kind for media in session.media]
     if not kinds:
         raise _bad("the offer has no media section")
@@ -164,7 +167,9 @@ def _check_session(session: SessionDescription) -> None:
     for kind in ("audio", "video", "application"):
         if kinds.count(kind) > 1:
             raise _bad(f"the offer has {kinds.count(kind)} {kind} sections; one can be answered")
-    if not any(media.kind != "application" and media.direction in ("recvonly", "sendrecv") for media in session.media):
+    directions = {media.kind: media.direction for media in session.media if media.kind != "application"}
+    is_shown = any(direction in ("recvonly", "sendrecv") for direction in directions.values())
+    if not is_shown and not (is_heard and directions.get("audio") == "sendonly"):
         raise _bad("the offer receives neither sound nor picture")
     mids = [media.rtp.muxId for media in session.media]
     if len(set(mids)) < len(mids) or not all(isinstance(mid, str) and MID.fullmatch(mid) for mid in mids):

@@ -27,8 +27,10 @@ CHANNEL = "events"
 MAX_BUFFERED_BYTES = 256 * 1024  # of messages that the peer has not taken yet; beyond that they are dropped
 MAX_CANDIDATE_REQUESTS = 100  # in the life of a connection
 CONNECT_LIMIT_S = 20.0
-SILENCE_LIMIT_S = 4.0  # of who sends sound all the time
-QUIET_LIMIT_S = 15.0  # of who only receives: reports may be 5 s ± 50 % apart, consent checks 5 s ± 20 %
+SILENCE_LIMIT_S = 4.0  # of a caller in a browser, who sends sound all the time
+# Who only receives reports every 5 s ± 50 % and checks consent every 5 s ± 20 %; who only sends is a program, whose
+# encoder may hold everything back for seconds.
+QUIET_LIMIT_S = 15.0
 CLOSE_LIMIT_S = 5.0
 VIDEO_PREFERENCE = (("video/h264", "42e01f"), ("video/h264", "42001f"), ("video/vp8", None), ("video/rtx", None))
 
@@ -79,8 +81,8 @@ class Peer:
         on_open: called once when the data channel can be sent to.
         on_message: called with every text message of it.
         on_gone: called once when the peer has gone by itself: "timeout" (20 s to connect, then 4 s of silence, 15 s if
-            it only receives), "closed", "failed" or "dtls" (no encrypted connection came about). The owner then calls
-            `close`. Both callbacks may be coroutine functions.
+            it only receives or only sends), "closed", "failed" or "dtls" (no encrypted connection came about). The
+            owner then calls `close`. Both callbacks may be coroutine functions.
 
     Raises:
         ValueError: for an ICE server that is none.
@@ -143,7 +145,7 @@ class Peer:
         """
         if self._connection is not None or self._closing is not None:
             raise ProtocolError("this connection has had its offer; a new one needs a new connection", "out_of_order")
-        offer = read_offer(offer_sdp, self._network)
+        offer = read_offer(offer_sdp, self._network, is_heard=self._microphone is not None)
         self._answering.clear()
         try:
             answer = await self._negotiate(offer)
@@ -251,7 +253,8 @@ class Peer:
                 transceiver.sender.replaceTrack(self._broadcast.audio_track())
                 receiver: Any = transceiver.receiver
                 if self._microphone is not None and receiver.track is not None:
-                    self._watchdog.silence_limit_s = self._silence_limit_s
+                    if transceiver._offerDirection == "sendrecv":
+                        self._watchdog.silence_limit_s = self._silence_limit_s
                     self._microphone.attach(receiver.track, receiver.jitter_stats)
             else:
                 name = transceiver._codecs[0].name

@@ -62,13 +62,13 @@ class Access:
             return {}
         headers = {
             "Access-Control-Allow-Origin": "*" if "*" in self.origins else origin,
-            "Access-Control-Expose-Headers": "Location, Link, Retry-After",
+            "Access-Control-Expose-Headers": "Location, Link, Retry-After, ETag, Accept-Post, Accept-Patch",
             "Vary": "Origin",
         }
         if request.method == "OPTIONS":
             headers |= {
                 "Access-Control-Allow-Methods": _METHODS,
-                "Access-Control-Allow-Headers": "Content-Type, Authorization",
+                "Access-Control-Allow-Headers": "Content-Type, Authorization, If-Match",
                 "Access-Control-Max-Age": "600",
             }
         return headers

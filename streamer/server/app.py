@@ -14,7 +14,7 @@ from streamer.protocol import prepare
 from streamer.server.access import Access
 from streamer.server.pages import ACCESS, add_pages, page_folder
 from streamer.server.requests import failure
-from streamer.server.routes import SITE, Site, add_routes
+from streamer.server.routes import SITE, Site, accepted_types, add_routes
 
 SECURITY_HEADERS = {
     "Server": "infinity-avatar",
@@ -56,7 +56,7 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Lets in who may come in, and turns every error into the protocol's form."""
     access = request.app[ACCESS]
     if request.method == "OPTIONS" and request.path.startswith("/v1/"):
-        return web.Response(status=204)
+        return web.Response(status=204, headers=accepted_types(request.path))
     if not access.is_origin_allowed(request) and (request.method != "GET" or request.path.endswith("/events")):
         return failure("forbidden", "This site may not use the avatar; the server can allow it with --cors-origin.")
     if not access.is_allowed(request):

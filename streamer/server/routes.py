@@ -17,6 +17,8 @@ from streamer.protocol import (
     Interrupted,
     SayRequest,
     SessionRequest,
+    WhipRequest,
+    check_fields,
     parse_request,
 )
 from streamer.server.events import serve_events
@@ -67,6 +69,8 @@ def add_routes(app: web.Application) -> None:
             web.post("/v1/sessions", create_session),
             web.get(session, show_session),
             web.delete(session, delete_session),
+            web.post("/v1/whip", whip),
+            web.post("/v1/whep/{session}", connect_viewer),
             web.post(session + "/webrtc", connect_caller),
             web.post(session + "/whep", connect_viewer),
             web.patch(connection, add_candidates),
@@ -79,6 +83,13 @@ def add_routes(app: web.Application) -> None:
             web.get("/metrics", show_metrics),
         ]
     )
+
+
+def accepted_types(path: str) -> dict[str, str]:
+    """What OPTIONS says of the bodies that an address takes (RFC 9725)."""
+    if path.endswith(("/whip", "/whep", "/webrtc")) or path.startswith("/v1/whep/"):
+        return {"Accept-Post": SDP}
+    return {"Accept-Patch": SDP_FRAGMENT} if "/connections/" in path else {}
 
 
 def _session(request: web.Request) -> Session:
@@ -132,11 +143,35 @@ async def connect_viewer(request: web.Request) -> web.Response:
     return await _connect(request, "viewer")
 
 
+async def whip(request: web.Request) -> web.Response:
+    """The one address that programs like OBS and FFmpeg are given: makes the session, or joins the one of that name."""
+    fields = {name: text for name, text in request.query.items() if text and name != "access_token"}
+    wanted = check_fields(WhipRequest, fields, "The address")
+    offer = await _read_offer(request)
+    registry = request.app[SITE].registry
+    if wanted.session is not None and wanted.session in registry:
+        return await _join(request, registry.get(wanted.session), "caller", offer)
+    described = SessionRequest(avatar=wanted.avatar, prompt=wanted.prompt, mode=wanted.mode)
+    session = await registry.create(described, wanted.session)
+    try:
+        return await _join(request, session, "caller", offer)
+    except BaseException:
+        session.end("deleted")
+        raise
+
+
 async def _connect(request: web.Request, role: Role) -> web.Response:
     session = _session(request)
+    return await _join(request, session, role, await _read_offer(request))
+
+
+async def _read_offer(request: web.Request) -> str:
     check_type(request, SDP)
     check_accepts(request, SDP)
-    offer = (await read_body(request, MAX_SDP_BYTES)).decode("utf-8", "replace")
+    return (await read_body(request, MAX_SDP_BYTES)).decode("utf-8", "replace")
+
+
+async def _join(request: web.Request, session: Session, role: Role, offer: str) -> web.Response:
     ident, answer = await session.audience.connect(
         offer, role, lambda send: Controller(session, send, can_control=role == "caller")
     )

@@ -73,6 +73,10 @@ class Registry:
     def __iter__(self) -> Iterator[Session]:
         return iter(tuple(self._sessions.values()))
 
+    def __contains__(self, ident: object) -> bool:
+        session = self._sessions.get(ident) if isinstance(ident, str) else None
+        return session is not None and session.end_reason is None
+
     def __len__(self) -> int:
         return len(self._phases)
 
@@ -83,10 +87,14 @@ class Registry:
             self._uploads = tempfile.TemporaryDirectory(prefix="infinity-avatar-")
         return Path(self._uploads.name)
 
-    async def create(self, request: SessionRequest) -> Session:
+    async def create(self, request: SessionRequest, name: str | None = None) -> Session:
         """A new session, alive.
 
+        Args:
+            name: its id; None makes one up that cannot be guessed.
+
         Raises:
+            SessionError: if there is one of that name.
             UnknownAvatarError: if there is no such avatar.
             CapacityError: if there is no room.
             EngineError: if the engine does not take it.
@@ -98,7 +106,9 @@ class Registry:
             self._metrics.sessions_refused.inc()
             people = "1 session is" if self.max_sessions == 1 else f"{self.max_sessions} sessions are"
             raise CapacityError(f"{people} all this server can hold now; try again in a moment.", RETRY_AFTER_S)
-        ident = secrets.token_urlsafe(12)
+        ident = name or secrets.token_urlsafe(12)
+        if ident in self._phases:
+            raise SessionError("There is a session of this name already.", "out_of_order")
         spec = SessionSpec(
             avatar=avatar,
             prompt=avatar.prompt if request.prompt is None else request.prompt,

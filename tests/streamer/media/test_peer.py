@@ -200,7 +200,7 @@ def test_a_viewer_that_only_listens_is_not_taken_for_gone() -> None:
     run_clean(scenario)
 
 
-def test_who_only_receives_may_be_quiet_for_longer_than_who_speaks() -> None:
+def test_who_only_receives_or_sends_may_be_quiet_for_longer() -> None:
     """RFC 3550 lets reports be 7.5 s apart, and consent checks come every 4 to 6 s."""
 
     async def scenario() -> None:
@@ -209,6 +209,7 @@ def test_who_only_receives_may_be_quiet_for_longer_than_who_speaks() -> None:
                 (CHROME, Microphone(), 4.0),
                 (CHROME, None, 15.0),
                 (VIEWER, Microphone(), 15.0),
+                (CHROME.replace("a=sendrecv", "a=sendonly"), Microphone(), 15.0),
             ):
                 peer = make_peer(live, microphone=microphone)
                 await peer.answer(offer)

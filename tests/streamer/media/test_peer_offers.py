@@ -37,6 +37,24 @@ def test_chrome_like_offers_get_complete_answers() -> None:
     run_clean(scenario)
 
 
+def test_who_only_sends_is_answered_recvonly_where_they_are_heard() -> None:
+    """As OBS and FFmpeg offer; the picture they may send is not taken."""
+    offer = CHROME.replace("a=sendrecv", "a=sendonly").replace("a=recvonly", "a=sendonly")
+
+    async def scenario() -> None:
+        async with Live() as live:
+            peer = make_peer(live, microphone=Microphone())
+            sections = re.findall(
+                r"m=(\w+) .*?\r\na=(sendonly|sendrecv|recvonly|inactive)", await peer.answer(offer), re.DOTALL
+            )
+            assert sections[:2] == [("audio", "recvonly"), ("video", "inactive")]
+            await peer.close()
+            with pytest.raises(ProtocolError, match="neither sound nor picture"):
+                await make_peer(live).answer(offer)
+
+    run_clean(scenario)
+
+
 def test_a_viewers_sound_is_not_received() -> None:
     async def scenario() -> None:
         async with Live() as live:

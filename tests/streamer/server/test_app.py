@@ -78,6 +78,70 @@ def test_connection_is_answered_in_the_manner_of_whip(visit) -> None:
     visit(scene, ice_servers=servers)
 
 
+def test_one_address_makes_the_session_and_takes_the_offer(visit) -> None:
+    async def scene(house: House) -> None:
+        async with house.client.post("/v1/whip?avatar=Ben&access_token=t", data="v=0", headers=SDP) as answer:
+            assert answer.status == 201 and answer.content_type == "application/sdp"
+            place = answer.headers["Location"]
+        (session,) = house.registry
+        assert place.startswith(f"/v1/sessions/{session.ident}/connections/") and len(session.ident) == 16
+        async with house.client.post(f"/v1/whep/{session.ident}", data="v=0", headers=SDP) as answer:
+            assert answer.status == 201
+        async with house.client.delete(place) as ended:
+            assert ended.status == 204
+
+    visit(scene)
+
+
+def test_a_named_session_is_joined_again_at_the_same_address(visit) -> None:
+    async def scene(house: House) -> None:
+        for _ in range(2):
+            async with house.client.post("/v1/whip?session=studio-7", data="v=0", headers=SDP) as answer:
+                assert answer.headers["Location"].startswith("/v1/sessions/studio-7/connections/")
+        assert [session.ident for session in house.registry] == ["studio-7"]
+        await settle()
+        assert [peer.is_closed for peer in house.stages["studio-7"].peers] == [True, False]
+
+    visit(scene)
+
+
+@pytest.mark.parametrize(
+    ("query", "headers", "expected"),
+    [
+        ("?avatar=Zoe", SDP, (404, "unknown_avatar")),
+        ("?session=a/b", SDP, (400, "bad_message")),
+        ("?sesion=a", SDP, (400, "bad_message")),
+        ("?mode=loud", SDP, (400, "bad_message")),
+        ("", {"Content-Type": "text/plain"}, (415, "unsupported_media")),
+        ("", SDP, (400, "bad_sdp")),
+    ],
+)
+def test_what_cannot_be_used_at_that_address_leaves_no_session(visit, query: str, headers: dict, expected) -> None:
+    async def scene(house: House) -> None:
+        found = await house.error_of("POST", f"/v1/whip{query}", data="nonsense", headers=headers)
+        assert found[:2] == expected
+        await settle()
+        assert len(house.registry) == 0
+
+    visit(scene)
+
+
+def test_options_say_which_bodies_are_taken(visit) -> None:
+    async def scene(house: House) -> None:
+        for path, name in (
+            ("/v1/whip", "Accept-Post"),
+            ("/v1/whep/any", "Accept-Post"),
+            ("/v1/sessions/any/webrtc", "Accept-Post"),
+            ("/v1/sessions/any/whep", "Accept-Post"),
+            ("/v1/sessions/any/connections/other", "Accept-Patch"),
+        ):
+            async with house.client.options(path) as answer:
+                kind = "application/sdp" if name == "Accept-Post" else "application/trickle-ice-sdpfrag"
+                assert (answer.status, answer.headers.get(name)) == (204, kind)
+
+    visit(scene, token="t")
+
+
 def test_viewers_share_a_session(visit) -> None:
     async def scene(house: House) -> None:
         session = await house.create()
