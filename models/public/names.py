@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 Rules = tuple[tuple[str, str], ...]  # regular expression, replacement
 
@@ -65,3 +66,8 @@ WAN_FROM_DIFFUSERS: Rules = (
     (r"^scale_shift_table$", "head.modulation"),
     (r"^proj_out\.", "head.head."),
 )
+
+
+def wan_rules(names: Iterable[str]) -> Rules:
+    """The rules for the names of a Wan transformer: none if they are Wan's own."""
+    return WAN_FROM_DIFFUSERS if any(name.startswith("condition_embedder.") for name in names) else ()

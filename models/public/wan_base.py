@@ -23,8 +23,8 @@ from kernels.attention import attention
 from kernels.dual_cross_attention import dual_cross_attention
 from models.configs import LRA2VConfig, RefinerConfig
 from models.layers import KeyValues, start_at_zero
-from models.public.folders import Weights, check_fit, load_into, read_weights
-from models.public.names import WAN_FROM_DIFFUSERS, renamed
+from models.public.folders import check_fit, load_into, read_weights
+from models.public.names import renamed, wan_rules
 from models.public.wan import Block, Context, CrossAttention, Wan, WanConfig, to_own_layout
 
 
@@ -221,12 +221,6 @@ def denoised(window: Tensor, timesteps: Tensor, velocity: Tensor, new: int) -> T
     return window[:, :, -new:] - remaining * velocity[:, :, -new:]
 
 
-def published_tensors(weights: Weights) -> dict[str, str]:
-    """Wan's own name of each tensor of a file: name in the file → Wan's name."""
-    rules = WAN_FROM_DIFFUSERS if any(name.startswith("condition_embedder.") for name in weights.tensors) else ()
-    return {name: renamed(name, rules) for name in weights.tensors}
-
-
 def load_base(model: Wan, path: Path) -> None:
     """Load a published Wan transformer, Wan's names or diffusers', whole or in shards; what is added stays as it is.
 
@@ -234,9 +228,9 @@ def load_base(model: Wan, path: Path) -> None:
         CheckpointError: if it cannot be read or is another model.
     """
     weights = read_weights(path)
-    names = published_tensors(weights)
+    rules = wan_rules(weights.tensors)
     with torch.device("meta"):
         expected = {name: tuple(tensor.shape) for name, tensor in Wan(model.config).state_dict().items()}
-    check_fit({names[name]: shape for name, shape in weights.shapes().items()}, expected, path)
-    published = ((names[name], tensor) for name, tensor in weights.read())
+    check_fit({renamed(name, rules): shape for name, shape in weights.shapes().items()}, expected, path)
+    published = ((renamed(name, rules), tensor) for name, tensor in weights.read())
     load_into(model, to_own_layout(published, model.config.num_heads), path)
