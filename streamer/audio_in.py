@@ -18,6 +18,9 @@ from streamer.errors import AudioError
 
 # Packets a decoder refuses in a row before the rest of the file is given up as broken.
 MAX_BROKEN_PACKETS = 64
+# A second of 20 Hz is a second of 48 kHz when it is resampled: odd rates turn small files into large memory.
+MIN_RATE_HZ, MAX_RATE_HZ, MAX_CHANNELS = 8_000, 192_000, 8
+PIECE_SAMPLES = 16_384  # that are resampled at once
 
 
 class SoundSource(Protocol):
@@ -96,6 +99,7 @@ class AudioFile:
             broken = 0
             for frame in frames:
                 decoded += 1
+                self._check(frame.sample_rate, frame.layout.nb_channels)
                 yield frame
         if broken and not decoded:
             raise AudioError(f"{self.path} is broken: none of its sound can be decoded")
@@ -108,7 +112,7 @@ class AudioFile:
         if not self.path.stat().st_size:
             raise AudioError(f"{self.path} is empty")
         try:
-            container = av.open(str(self.path), metadata_errors="replace")
+            container = self._container()
         except PermissionError as error:
             raise AudioError(f"{self.path} may not be read") from error
         except (av.error.FFmpegError, OSError, ValueError) as error:
@@ -119,7 +123,26 @@ class AudioFile:
         if container.streams.audio[0].codec_context is None:
             container.close()
             raise AudioError(f"{self.path} has a sound track in a format that is not known here")
+        try:
+            self._check(container.streams.audio[0].sample_rate, container.streams.audio[0].channels)
+        except AudioError:
+            container.close()
+            raise
         return container
+
+    def _container(self) -> av.container.InputContainer:
+        return av.open(str(self.path), metadata_errors="replace")
+
+    def _check(self, sample_rate: int, channels: int) -> None:
+        """
+        Raises:
+            AudioError: if nobody records sound so. 0 is not known yet.
+        """
+        if sample_rate and not MIN_RATE_HZ <= sample_rate <= MAX_RATE_HZ:
+            limits = f"{MIN_RATE_HZ // 1000} to {MAX_RATE_HZ // 1000} kHz"
+            raise AudioError(f"{self.path} has {sample_rate} samples a second; {limits} can be read")
+        if channels > MAX_CHANNELS:
+            raise AudioError(f"{self.path} has {channels} channels of sound; at most {MAX_CHANNELS} can be read")
 
 
 def _duration_s(container: av.container.InputContainer, stream: av.AudioStream) -> float | None:
@@ -145,7 +168,8 @@ class Resampler:
             self._shape = shape
         assert self._resampler is not None
         frame.pts = None  # gaps and jumps in the time stamps of a file must not become gaps in the sound
-        yield from self._blocks(self._resampler.resample(frame))
+        for piece in _pieces(frame):
+            yield from self._blocks(self._resampler.resample(piece))
 
     def flush(self) -> Iterator[np.ndarray]:
         """What the filter still holds; `push` may be called again afterwards."""
@@ -159,6 +183,16 @@ class Resampler:
             if frame is not None and frame.samples:
                 block = np.nan_to_num(frame.to_ndarray()[0], nan=0.0, posinf=1.0, neginf=-1.0)
                 yield np.clip(block, -1.0, 1.0).astype(np.float32, copy=False)
+
+
+def _pieces(frame: av.AudioFrame) -> Iterator[av.AudioFrame]:
+    if frame.samples <= PIECE_SAMPLES:
+        yield frame
+        return
+    fifo = av.AudioFifo()
+    fifo.write(frame)
+    while (piece := fifo.read(PIECE_SAMPLES, partial=True)) is not None:
+        yield piece
 
 
 class SampleReader:

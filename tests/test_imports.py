@@ -29,8 +29,9 @@ ALLOWED: dict[str, tuple[str, ...]] = {
 }
 # Rooms of the streamer from the ground up: each may import those before it. Files that are not named are "files".
 FLOORS = (
-    "errors", "files", "engine", "media", "voice", "avatar", "session", "server", "doctor", "commands", "cli", "demo"
-)  # fmt: skip
+    *("errors", "files", "child", "engine", "media", "voice", "uploads", "avatar", "session", "server"),
+    *("doctor", "commands", "cli", "demo"),
+)
 NETWORK = ("asyncio", "socket", "ssl", "http", "urllib", "aiohttp", "aiortc", "requests", "websockets")
 
 

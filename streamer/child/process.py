@@ -118,7 +118,7 @@ class ChildProcess:
             raise ChildLost(f"{self.name} is not started")
         self._channel.send(message, descriptors)
 
-    async def ask(self, message: Any, timeout_s: float) -> tuple[Any, list[int]]:
+    async def ask(self, message: Any, timeout_s: float, descriptors: Sequence[int] = ()) -> tuple[Any, list[int]]:
         """Send a message and wait for the next one of the child, with its descriptors. One question at a time.
 
         A child whose answer is not waited for to the end (a timeout, a cancelled task) is ended.
@@ -127,7 +127,7 @@ class ChildProcess:
             ChildLost: if the child ends, or takes longer.
         """
         try:
-            self.send(message)
+            self.send(message, descriptors)
             return await self._next(timeout_s)
         except TimeoutError:
             self.kill()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Iterable
-from pathlib import Path
+from typing import IO
 
 from aiohttp import web
 
@@ -40,27 +41,29 @@ async def read_body(request: web.Request, limit: int) -> bytes:
     return b"".join(parts)
 
 
-async def save_body(request: web.Request, limit: int, path: Path) -> None:
-    """The whole body into a file, which is removed again if it cannot be used.
+async def save_body(request: web.Request, limit: int) -> IO[bytes]:
+    """The whole body as a file without a name: whatever happens to this process, nothing of it stays on the disk.
 
     Raises:
         ProtocolError: if it is empty, or larger than `limit` bytes.
     """
     check_length(request, limit)
     size = 0
+    file = tempfile.TemporaryFile()
     try:
         # writes go to the page cache; the largest takes well under a millisecond
-        with path.open("xb") as file:
-            async for part in request.content.iter_chunked(64 * 1024):
-                size += len(part)
-                if size > limit:
-                    raise _too_large(limit)
-                file.write(part)
+        async for part in request.content.iter_chunked(64 * 1024):
+            size += len(part)
+            if size > limit:
+                raise _too_large(limit)
+            file.write(part)
         if not size:
             raise ProtocolError("There is no sound in the body.", "bad_audio")
+        file.flush()
     except BaseException:
-        path.unlink(missing_ok=True)
+        file.close()
         raise
+    return file
 
 
 def check_length(request: web.Request, limit: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -205,9 +204,8 @@ async def play_file(request: web.Request) -> web.Response:
     session = _session(request)
     check_length(request, MAX_SOUND_FILE_BYTES)
     session.speech.check_room()
-    path = request.app[SITE].registry.uploads / secrets.token_hex(16)
-    await save_body(request, MAX_SOUND_FILE_BYTES, path)
-    name, duration_ms = await session.speech.play_file(path)
+    file = await save_body(request, MAX_SOUND_FILE_BYTES)
+    name, duration_ms = await session.speech.play_file(file)
     return web.json_response({"utterance": name, "duration_ms": duration_ms}, status=202)
 
 

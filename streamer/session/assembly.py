@@ -25,6 +25,7 @@ from streamer.session.cutter import ChunkTimes
 from streamer.session.metrics import Metrics
 from streamer.session.parts import SessionParts, SessionSpec
 from streamer.session.session import Session
+from streamer.uploads import Uploads
 from streamer.voice.client import Voice
 
 
@@ -55,6 +56,7 @@ class Assembly:
         self.times = ChunkTimes.of_engine(chunk_latents, engine.facts.delay_frames, engine.facts.warm_rtf)
         self._engine = engine
         self._voice = voice
+        self._uploads = Uploads()
         self._metrics = metrics
         self._avatars = avatars
         self._default = find_avatar(default_avatar, avatars).name
@@ -87,6 +89,7 @@ class Assembly:
                 broadcast=Broadcast(clock, playout, facts.frame_size),
                 stream=stream,
                 is_engine_ready=lambda: self._engine.is_ready,
+                uploads=self._uploads,
                 voice=self._voice.speaker(),
                 gate=SpeechGate,
                 microphone=Microphone,

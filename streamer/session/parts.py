@@ -18,6 +18,7 @@ from streamer.media.microphone import Microphone
 from streamer.media.peer import Peer
 from streamer.media.playout import Playout
 from streamer.protocol import Mode
+from streamer.uploads import Uploads
 from streamer.voice.client import Speaker
 
 Role = Literal["caller", "viewer"]
@@ -63,6 +64,7 @@ class SessionParts:
     broadcast: Broadcast
     stream: EngineStream
     is_engine_ready: Callable[[], bool]
+    uploads: Uploads
     voice: Speaker
     gate: Callable[[], SpeechGate]
     microphone: Callable[[], Microphone]

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-import tempfile
 from collections.abc import Awaitable, Callable, Iterator
-from pathlib import Path
 
 from models.gallery import Avatar
 from streamer.errors import CapacityError, SessionError
@@ -68,7 +66,6 @@ class Registry:
         self._phases: dict[str, float | None] = {}  # of every session, None while it is being made
         self._lives: dict[str, asyncio.Task[None]] = {}
         self._is_stopping = False
-        self._uploads: tempfile.TemporaryDirectory[str] | None = None
 
     def __iter__(self) -> Iterator[Session]:
         return iter(tuple(self._sessions.values()))
@@ -79,13 +76,6 @@ class Registry:
 
     def __len__(self) -> int:
         return len(self._phases)
-
-    @property
-    def uploads(self) -> Path:
-        """Folder for sound files while they are played."""
-        if self._uploads is None:
-            self._uploads = tempfile.TemporaryDirectory(prefix="infinity-avatar-")
-        return Path(self._uploads.name)
 
     async def create(self, request: SessionRequest, name: str | None = None) -> Session:
         """A new session, alive.
@@ -176,6 +166,3 @@ class Registry:
                 life.cancel()
             if hanging:
                 await asyncio.wait(hanging, timeout=STOP_TIMEOUT_S)
-        if self._uploads is not None:
-            self._uploads.cleanup()
-            self._uploads = None

@@ -7,34 +7,26 @@ when it is full; a stream's owner is told to wait instead. Only the event loop t
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing
-from pathlib import Path
 
-import av
 import numpy as np
 
-from streamer.audio_in import AudioFile
 from streamer.errors import AudioError, AvatarError, CapacityError, ProtocolError, SessionError
-from streamer.faults import code_of, sentence
-from streamer.media.sound import PLAYED_RATE_HZ, PcmResampler, to_int16
+from streamer.faults import INTERNAL, code_of, sentence
+from streamer.media.sound import PLAYED_RATE_HZ, PcmResampler
 from streamer.protocol import MAX_TEXT_CHARACTERS, ErrorMessage, Source
 from streamer.voice.client import Speaker
 
+log = logging.getLogger(__name__)
 AHEAD_SAMPLES = 10 * PLAYED_RATE_HZ  # texts and files are prepared this far
 MAX_STREAM_SAMPLES = 120 * PLAYED_RATE_HZ  # of an agent's sound that is not played yet
 STREAM_START_SAMPLES = PLAYED_RATE_HZ * 6 // 10  # a stream that is not committed begins with this much
 STREAM_PATIENCE_S = 5.0  # an open stream that gets nothing for so long is taken as complete
 MAX_QUEUED = 16
 TAIL_SAMPLES = PLAYED_RATE_HZ * 3 // 10  # of silence after a text, so that the mouth is seen to close
-_FILE_BLOCK_SAMPLES = PLAYED_RATE_HZ
-# Containers a sound file may come in. Everything else FFmpeg knows is left out, above all its playlists and
-# scripts, which would make the server open other files and addresses.
-FORMATS = (
-    "aac,ac3,aiff,amr,ape,asf,au,caf,dts,eac3,f32le,flac,g722,gsm,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,mp2,mp3,"
-    "mpeg,mpegts,oga,ogg,opus,tta,w64,wav,wv,avi,flv"
-)
 
 
 class Utterance:
@@ -146,6 +138,9 @@ class Utterance:
             if not self._is_closed:
                 self.fail(SessionError("The session has ended."))
                 raise
+        except Exception:  # whatever it is: an utterance fails, and the session goes on
+            log.exception("an utterance could not be filled")
+            self.fail(AvatarError(INTERNAL))
         finally:
             self._filling = None
 
@@ -270,70 +265,3 @@ async def spoken(voice: Speaker, text: str, seed: int) -> AsyncIterator[np.ndarr
     if is_silent:
         raise AudioError("There is nothing to say: the voice finds no word in the text.")
     yield np.zeros(TAIL_SAMPLES, np.int16)
-
-
-class SoundFile(AudioFile):
-    """An uploaded file: only kinds that cannot lead anywhere else, and no word about where it lies.
-
-    Raises:
-        AudioError: as `AudioFile`.
-    """
-
-    def __init__(self, path: Path):
-        try:
-            super().__init__(path)
-        except AudioError as error:
-            raise AudioError(self.reword(error)) from error
-
-    def reword(self, error: AudioError) -> str:
-        """The sentence of an error without the file's path."""
-        sentence = str(error).replace(str(self.path), "the file", 1)
-        return sentence[:1].upper() + sentence[1:] + "."
-
-    def _open(self) -> av.container.InputContainer:
-        if not self.path.stat().st_size:
-            raise AudioError(f"{self.path} is empty")
-        options = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
-        try:
-            container = av.open(str(self.path), metadata_errors="replace", container_options=options)
-        except (av.error.FFmpegError, OSError, ValueError) as error:
-            raise AudioError(f"{self.path} is not a sound file that can be read") from error
-        if not container.streams.audio or container.streams.audio[0].codec_context is None:
-            container.close()
-            raise AudioError(f"{self.path} has no sound that can be read")
-        return container
-
-
-async def decoded(sound: SoundFile) -> AsyncIterator[np.ndarray]:
-    """A file as blocks of about a second, int16 [S], decoded in threads; the file is deleted at the end.
-
-    Raises:
-        AudioError: if nothing in it can be decoded.
-    """
-    blocks = sound.blocks(PLAYED_RATE_HZ)
-
-    def read() -> np.ndarray | None:
-        parts: list[np.ndarray] = []
-        while sum(map(len, parts)) < _FILE_BLOCK_SAMPLES:
-            block = next(blocks, None)
-            if block is None:
-                break
-            parts.append(to_int16(block))
-        return np.concatenate(parts) if parts else None
-
-    reading: asyncio.Future[np.ndarray | None] | None = None
-    try:
-        while True:
-            # shielded: a generator must not be closed while a thread is in it
-            reading = asyncio.ensure_future(asyncio.to_thread(read))
-            block = await asyncio.shield(reading)
-            if block is None:
-                return
-            yield block
-    except AudioError as error:
-        raise AudioError(sound.reword(error)) from error
-    finally:
-        if reading is not None and not reading.done():
-            await asyncio.wait({reading})
-        blocks.close()  # type: ignore[attr-defined]
-        sound.path.unlink(missing_ok=True)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from pathlib import Path
+from typing import IO
 
 from streamer.errors import MissingExtraError, ProtocolError
 from streamer.media.hearing import LISTEN_S
@@ -13,7 +12,7 @@ from streamer.session.chunks import ChunkLoop
 from streamer.session.cutter import Cutter
 from streamer.session.hub import Hub
 from streamer.session.parts import SessionParts, SessionSpec
-from streamer.session.sources import SoundFile, StreamUtterance, Utterance, check_text, decoded, spoken
+from streamer.session.sources import StreamUtterance, Utterance, check_text, spoken
 from streamer.session.tasks import Tasks
 
 
@@ -57,8 +56,8 @@ class Speech:
         self._tasks.spawn(utterance.fill(spoken(self._parts.voice, text, self._spec.seed)))
         return utterance.name
 
-    async def play_file(self, path: Path) -> tuple[str, int | None]:
-        """Queues a sound file, which is deleted in the end; returns the utterance's id and the length in ms, if known.
+    async def play_file(self, file: IO[bytes]) -> tuple[str, int | None]:
+        """Queues a sound file, which is closed in the end; returns the utterance's id and the length in ms, if known.
 
         Raises:
             AudioError, ProtocolError: if there is no sound in it.
@@ -66,11 +65,11 @@ class Speech:
         """
         try:
             self.check_room()
-            sound = await asyncio.to_thread(SoundFile, path)
+            sound = self._parts.uploads.sound(file)
             utterance = Utterance(self._name(None), "file")
-            filling = self._tasks.spawn(utterance.fill(decoded(sound)))
+            filling = self._tasks.spawn(utterance.fill(sound.blocks()))
         except BaseException:
-            path.unlink(missing_ok=True)
+            file.close()
             raise
         try:
             await utterance.has_sound.wait()

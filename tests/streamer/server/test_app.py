@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -276,13 +279,17 @@ def test_text_and_files_are_queued(visit, tmp_path) -> None:
             assert await interrupted.json() == {"utterance": "a", "played_ms": 0}
         async with house.client.post(session["links"]["interrupt"]) as interrupted:
             assert await interrupted.json() == {"utterance": None, "played_ms": None}
-        for _ in range(200):  # decoding ends in its thread
-            if not list(house.registry.uploads.iterdir()):
-                break
-            await asyncio.sleep(0.01)
-        assert not list(house.registry.uploads.iterdir())
+        await settle()
+        assert unnamed_files() == before
 
+    before = unnamed_files()
     visit(scene)
+
+
+def unnamed_files() -> list[str]:
+    """Open files of this process that are on a disk but in no folder: uploads, and what pytest captures."""
+    links = [os.readlink(path) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
+    return [link for link in links if link.startswith(tempfile.gettempdir()) and link.endswith("(deleted)")]
 
 
 def test_files_that_hold_no_sound(visit) -> None:
@@ -291,8 +298,9 @@ def test_files_that_hold_no_sound(visit) -> None:
         for content in (b"", b"hello", b"RIFF\x00\x00\x00\x00WAVE", bytes(10_000), b"#EXTM3U\nhttp://localhost/x.ts\n"):
             found = await house.error_of("POST", session["links"]["audio"], data=content)
             assert found[:2] == (400, "bad_audio") and "/" not in found[2].replace("audio/", "")
-        assert not list(house.registry.uploads.iterdir()) and not len(house.stage(session).session.cutter.queue)
+        assert unnamed_files() == before and not len(house.stage(session).session.cutter.queue)
 
+    before = unnamed_files()
     visit(scene)
 
 

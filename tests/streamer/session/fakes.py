@@ -29,6 +29,7 @@ from streamer.session.cutter import ChunkTimes
 from streamer.session.metrics import Metrics
 from streamer.session.parts import Role, SessionParts, SessionSpec
 from streamer.session.session import Session
+from streamer.uploads import Uploads
 
 FRAME_SIZE = (16, 16)
 DELAY = 2
@@ -331,6 +332,7 @@ class Stage:
             broadcast=self.broadcast,
             stream=self.stream,
             is_engine_ready=partial(getattr, self.engine, "is_ready"),
+            uploads=Uploads(),
             voice=self.voice,
             gate=FakeGate,
             microphone=partial(kept, self.microphones, FakeMicrophone),

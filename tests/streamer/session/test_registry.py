@@ -105,14 +105,3 @@ def test_sessions_are_random_unless_a_seed_is_given_and_keep_their_avatars_promp
         assert len(registry) == 0
 
     asyncio.run(scene())
-
-
-def test_uploads_are_gone_when_the_server_is() -> None:
-    async def scene() -> None:
-        registry, _ = house([])
-        folder = registry.uploads
-        (folder / "left").write_bytes(b"x")
-        await registry.close()
-        assert not folder.exists()
-
-    asyncio.run(scene())

@@ -7,19 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from streamer.audio_in import AudioFile
-from streamer.errors import AudioError, CapacityError, ProtocolError
+from streamer.errors import CapacityError, ProtocolError
 from streamer.session.sources import (
     AHEAD_SAMPLES,
     MAX_STREAM_SAMPLES,
     STREAM_PATIENCE_S,
-    SoundFile,
     StreamUtterance,
     Utterance,
     check_text,
-    decoded,
     spoken,
 )
+from streamer.uploads import Uploads
 from tests.streamer.conftest import write_wav
 from tests.streamer.session.fakes import FakeVoice, settle, tone
 
@@ -89,53 +87,39 @@ def test_closing_lets_go_of_a_voice_that_is_still_being_waited_for() -> None:
     asyncio.run(scene())
 
 
-def test_file_is_decoded_and_deleted(tmp_path: Path) -> None:
-    path = write_wav(tmp_path / "a.wav", np.sin(np.arange(3 * 22_050) / 20) * 0.5, 22_050)
-
+def test_failure_that_nobody_thought_of_ends_the_utterance_and_nothing_else(caplog) -> None:
     async def scene() -> None:
+        async def blocks():
+            yield tone(1.0)
+            raise ZeroDivisionError
+
         utterance = Utterance("u", "file")
-        await filled(utterance, decoded(SoundFile(path)))
-        assert abs(utterance.buffered_samples - 3 * 48_000) < 100 and utterance.failure is None
-        assert not path.exists()
+        await filled(utterance, blocks())
+        assert utterance.is_complete and utterance.buffered_samples == 48_000
+        assert utterance.failure is not None and utterance.failure.code == "internal"
+        assert "ZeroDivisionError" in caplog.text
 
     asyncio.run(scene())
 
 
-def test_file_that_nobody_wants_any_more_is_deleted_too(tmp_path: Path) -> None:
-    path = write_wav(tmp_path / "a.wav", np.zeros(60 * 16_000))
-
+def test_file_is_read_and_closed(tmp_path: Path) -> None:
     async def scene() -> None:
-        utterance = Utterance("u", "file")
-        filling = asyncio.ensure_future(utterance.fill(decoded(SoundFile(path))))
-        await utterance.has_sound.wait()
-        filling.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await filling
-        assert not path.exists()
+        for seconds in (3, 30):  # the second is given up while it waits for room
+            utterance = Utterance("u", "file")
+            file = write_wav(tmp_path / "a.wav", np.sin(np.arange(seconds * 22_050) / 20) * 0.5, 22_050).open("rb")
+            filling = asyncio.ensure_future(utterance.fill(Uploads().sound(file).blocks()))
+            await asyncio.wait_for(utterance.has_sound.wait(), 30)
+            assert utterance.failure is None
+            if seconds == 3:
+                await asyncio.wait_for(filling, 30)
+                assert abs(utterance.buffered_samples - 3 * 48_000) < 100
+            else:
+                filling.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await filling
+            assert file.closed
 
     asyncio.run(scene())
-
-
-@pytest.mark.parametrize(
-    "content",
-    [b"", b"RIFF", b"\0" * 5000, b"#EXTM3U\n#EXTINF:1,\n/etc/passwd\n", b"ffconcat version 1.0\nfile a.wav\n", b"hi"],
-)
-def test_what_is_no_sound_is_refused_without_a_word_about_where_it_lies(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "upload"
-    path.write_bytes(content)
-    with pytest.raises(AudioError) as failure:
-        SoundFile(path)
-    assert str(tmp_path) not in str(failure.value) and "file" in str(failure.value)
-
-
-def test_playlists_do_not_lead_to_other_files(tmp_path: Path) -> None:
-    write_wav(tmp_path / "secret.wav", np.ones(16_000) * 0.5)
-    (tmp_path / "list").write_text("ffconcat version 1.0\nfile secret.wav\n")
-    (tmp_path / "live").write_text(f"#EXTM3U\n#EXTINF:1,\n{tmp_path}/secret.wav\n#EXT-X-ENDLIST\n")
-    AudioFile(tmp_path / "list")  # FFmpeg itself would follow it
-    for name in ("list", "live"):
-        with pytest.raises(AudioError):
-            SoundFile(tmp_path / name)
 
 
 def test_stream_waits_for_a_cushion_unless_it_is_committed() -> None:
