@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from models.threads import calm_threads
 from streamer.errors import AvatarError, InputError
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         AvatarError: with one sentence for the user.
     """
+    calm_threads()
     from streamer.commands import print_avatars, run_doctor, run_render, run_serve
 
     if arguments.command == "serve":

@@ -15,13 +15,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from models.threads import calm_threads
 from streamer.child import ChildProcess
 from streamer.engine.config import EngineConfig, EngineFacts, StreamSpec
 from streamer.engine.messages import MESSAGES, CloseStream, Done, NotDone, Opened
 from streamer.engine.stream import EngineChunk, EngineStream, StepCancelled
 from streamer.engine.worker import run
 from streamer.errors import CapacityError, ChildError, ChildLost, EngineError, EngineLost
-from streamer.threads import calm_threads
 
 __all__ = ["Engine", "EngineChunk", "EngineStream", "StepCancelled"]
 

@@ -87,6 +87,11 @@ def test_neither_side_loads_torch_for_the_test_pattern(engine: Engine) -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
+def test_threads_of_the_process_are_calm(engine: Engine) -> None:
+    environment = Path(f"/proc/{engine.facts.pid}/environ").read_bytes().split(b"\0")
+    assert any(line.startswith((b"GOMP_SPINCOUNT=", b"OMP_WAIT_POLICY=")) for line in environment)
+
+
 def test_flash_is_exactly_where_the_sound_is(engine: Engine, runner: asyncio.Runner) -> None:
     async def main() -> None:
         sound = np.zeros(3 * 7680, np.float32)
