@@ -1,6 +1,7 @@
 """The training loop that every stage shares: schedule, EMA, checkpoints to resume from, log lines.
 
-A run is a folder: `state.safetensors` (model, EMA, optimiser), `run.json` (progress, configuration), `log.txt`.
+A run is a folder: `state.safetensors` (model, EMA, optimiser, random generator; progress and configuration in its
+metadata), `log.txt`.
 Nothing in a step waits for a CUDA device: figures stay on it until they are logged.
 """
 
@@ -21,7 +22,8 @@ from typing import Generic, TypeVar
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -130,16 +132,23 @@ class TrainingRun(Generic[Model]):
         for name, parameter in self.parameters.items():
             for key, value in self.optimizer.state[parameter].items():
                 tensors[f"optimizer.{name}.{key}"] = torch.as_tensor(value)
-        partial = self.folder / "state.partial"
-        save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, partial)
-        partial.replace(self.folder / "state.safetensors")
+        tensors["generator"] = torch.get_rng_state()
+        if self.device.type == "cuda":
+            tensors["generator.cuda"] = torch.cuda.get_rng_state(self.device)
         progress = {"step": self.step, "elapsed_s": self.elapsed_s, "loop": dataclasses.asdict(self.config)}
-        (self.folder / "run.json").write_text(json.dumps(progress, indent=1))
+        partial = self.folder / "state.partial"
+        whole = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+        save_file(whole, partial, metadata={"progress": json.dumps(progress)})
+        partial.replace(self.folder / "state.safetensors")
 
     def _load(self) -> None:
-        tensors = load_file(self.folder / "state.safetensors")
-        progress = json.loads((self.folder / "run.json").read_text())
+        with safe_open(self.folder / "state.safetensors", "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            progress = json.loads(file.metadata()["progress"])
         self.step, self.elapsed_s = progress["step"], progress["elapsed_s"]
+        torch.set_rng_state(tensors["generator"])
+        if "generator.cuda" in tensors and self.device.type == "cuda":
+            torch.cuda.set_rng_state(tensors["generator.cuda"], self.device)
 
         def part(prefix: str) -> dict[str, Tensor]:
             return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

@@ -46,3 +46,26 @@ def test_reports_do_not_change_the_random_numbers_of_the_run(tmp_path):
         return numbers[:2]
 
     assert drawn(0.0) == drawn(60.0)
+
+
+def test_a_run_that_goes_on_draws_the_numbers_it_would_have_drawn(tmp_path):
+    def part(minutes: float) -> tuple[TrainingRun, list[float]]:
+        torch.manual_seed(0)
+        model = nn.Linear(2, 1)
+        run = TrainingRun(tmp_path, model, LoopConfig(minutes))
+        numbers: list[float] = []
+
+        def loss_of_step():
+            numbers.append(float(torch.rand(())))
+            return model(torch.ones(2)).square().sum(), {}
+
+        run.train(loss_of_step, None)
+        return run, numbers
+
+    _, first = part(0.001)
+    run, second = part(0.002)
+    torch.manual_seed(0)
+    nn.Linear(2, 1)
+    assert first + second == [float(torch.rand(())) for _ in range(len(first) + len(second))]
+    assert run.step == len(first) + len(second)
+    assert {path.name for path in tmp_path.iterdir()} == {"state.safetensors", "log.txt"}
