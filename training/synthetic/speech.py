@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from training.synthetic.alignment import Aligner, AlignmentError, AlignmentWorker, words_of
 from training.synthetic.espeak import Espeak
+from training.synthetic.festival import FESTIVAL_VOICES, FestivalVoice
 from training.synthetic.phones import BILABIALS, SILENCE, VOWELS, Phone, parse_phones
 from training.synthetic.recordings import PROMPT_SETS, SHARE, PromptSet, prompts, read_g722
 from training.synthetic.sentences import sentences
@@ -29,8 +30,10 @@ from training.synthetic.voices import (
     SAMPLE_RATE,
     Speak,
     espeak_voice,
+    espeak_voices,
     flite_voice,
     hibari_voice,
+    piper_voice,
     read_wav,
     write_wav,
 )
@@ -48,8 +51,18 @@ _SYNTHETIC = {  # voice: (sentences it says, licence)
     "espeak-f3": (110, "GPL-3.0 program, output free"),
     "espeak-m3": (110, "GPL-3.0 program, output free"),
     "espeak-gb": (110, "GPL-3.0 program, output free"),
+    "piper-joe": (500, "CC0"),
+    "espeak-many": (2000, "GPL-3.0 program, output free"),
+    **{f"festival-{voice}": (300, "GPL, LGPL or free; output free") for voice in FESTIVAL_VOICES},
     "awb": (_HELD_OUT_SENTENCES, "CMU Flite (BSD-like)"),
 }
+
+_LANGUAGES = "en-us en-us en en-gb-scotland de es fr it pt pl nl sv fi tr cs hu ro el hr id sw".split()
+_VARIANTS = (
+    "f1 f2 f3 f4 f5 m1 m2 m3 m4 m5 m6 m7 m8 klatt klatt2 klatt3 klatt4 Annie Andy Alicia Denis Diogo Gene Henrique "
+    "Hugo Jacky Lee Marco Mario Michael Mike Storm adam anika aunty belinda boris caleb david ed edward grandma "
+    "grandpa iven john linda max michel paul pedro quincy rob robert sandro shelby steph travis victor zac"
+).split()
 
 
 @dataclass(frozen=True)
@@ -187,8 +200,12 @@ def synthetic_clips(voice: str, speak: Speak, count: int, licence: str) -> Itera
         texts = [text for text in texts if split_of(text, "") == "heldout"][:count]
     rng = np.random.default_rng(sum(voice.encode()))
     for index, text in enumerate(texts):
-        samples, phones = speak(text, rng)
-        yield _clip(f"{voice}_{index:04d}", voice, text, voice, licence, _level(samples, phones), phones)
+        try:
+            samples, phones = speak(text, rng)
+            samples = _level(samples, phones)
+        except AlignmentError:
+            continue
+        yield _clip(f"{voice}_{index:04d}", voice, text, voice, licence, samples, phones)
 
 
 def _clip(
@@ -202,6 +219,12 @@ def _clip(
 def _speak_of(voice: str) -> Speak:
     if voice == "hibari":
         return hibari_voice()
+    if voice.startswith("festival-"):
+        return FestivalVoice(voice.removeprefix("festival-"))
+    if voice == "piper-joe":
+        return piper_voice()
+    if voice == "espeak-many":
+        return espeak_voices([f"{language}+{variant}" for language in _LANGUAGES for variant in _VARIANTS])
     if voice.startswith("espeak-"):
         return espeak_voice({"f3": "en-us+f3", "m3": "en-us+m3", "gb": "en+m7"}[voice.removeprefix("espeak-")])
     return flite_voice(voice)

