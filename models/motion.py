@@ -48,6 +48,10 @@ _EYE_CONTACT = 0.8  # share of the head's turn that the eyes take back to stay w
 _SACCADE_SLOT_S, _SACCADE_STD = 1.15, 0.040
 _BLINK_SLOT_S, _BLINK_SHARE, _BLINK_WIDTH_S = 2.6, 0.85, 0.070
 _BREATH_S = 3.7
+_TORSO_DELAY_S, _TORSO_SHARE = 0.28, 0.16  # the torso turns after the head, by this share of it
+_NOD_SLOT_S, _NOD_SHARE, _NOD_RAD = 4.2, 0.55, 0.075
+_NOD_S = 0.44  # down and up again; a nod is two of them, the second half as deep
+_SMILE_SLOT_S, _SMILE_SHARE, _SMILE_HALF_S = 9.0, 0.6, 1.5
 ENERGY_RAMP_FRAMES = 25
 
 
@@ -128,12 +132,44 @@ def motion_frames(seed: int, start: int, count: int, energy: float | np.ndarray 
         name: energy * std * _curve(seed, stream, times_s, knot_s)
         for stream, (name, (knot_s, std)) in enumerate(_CURVES.items())
     }
+    followed = energy * _CURVES["yaw"][1] * _curve(seed, 0, times_s - _TORSO_DELAY_S, _CURVES["yaw"][0])
+    plan["lean_y"] = 0.7 * plan["lean_y"] + _TORSO_SHARE * followed
     plan["brow"] = np.clip(plan["brow"], 0, 0.6)
     plan["gaze_x"] = _saccades(seed, 20, times_s) - _EYE_CONTACT * plan["yaw"]
     plan["gaze_y"] = _saccades(seed, 22, times_s) * 0.6 - _EYE_CONTACT * plan["pitch"]
     plan["blink"] = _blinks(seed, 24, times_s)
     plan["breath"] = np.sin(2 * np.pi * times_s / _BREATH_S + 0.7 * _curve(seed, 25, times_s, 4.0))
     return np.stack([plan[name] for name in MOTION_CHANNELS], axis=1).astype(np.float32)
+
+
+def listening_frames(seed: int, start: int, count: int) -> np.ndarray:
+    """What a listener does beside the plan: now and then a nod, now and then a small smile.
+
+    A pure function of (seed, frame), as the plan. Who speaks does neither: scale it by how much the presenter listens.
+
+    Returns:
+        float32 [count, 2]: nod, radians of pitch, downwards; smile, 0 … 1.
+    """
+    times_s = (np.arange(start, start + count) + 0.5) / FPS
+    since_s = times_s - _moments(seed, 30, times_s, _NOD_SLOT_S, _NOD_SHARE)
+    dip, depth = np.floor(since_s / _NOD_S), _NOD_RAD * np.sin(np.pi * since_s / _NOD_S) ** 2
+    nod = np.where(dip == 0, depth, np.where(dip == 1, depth / 2, 0.0))
+    about_s = times_s - _SMILE_HALF_S - _moments(seed, 31, times_s, _SMILE_SLOT_S, _SMILE_SHARE)
+    smile = np.cos(np.pi / 2 * np.clip(about_s / _SMILE_HALF_S, -1, 1)) ** 2
+    return np.stack([nod, smile], axis=1).astype(np.float32)
+
+
+def _moments(seed: int, stream: int, times_s: np.ndarray, slot_s: float, share: float) -> np.ndarray:
+    """The last moment [n] at or before each time at which something happens, once in a `share` of the slots.
+
+    It lies in the first half of its slot, so that what lasts half a slot is over before the next. Far in the past
+    where the slot is empty.
+    """
+    slot = np.floor(times_s / slot_s).astype(int)
+    first = int(slot.min())
+    draws = _draws(seed, stream, first, int(slot.max()) - first + 1)[slot - first]
+    moment = (slot + 0.5 * draws[:, 0]) * slot_s
+    return np.where((draws[:, 1] < share) & (moment <= times_s), moment, -1e9)
 
 
 def ramped_energy(first: int, count: int, before: float, after: float, changed: int | None) -> np.ndarray:
@@ -177,6 +213,10 @@ class PlanPlace:
         """Rows [count, MOTION_DIM] of the plan, the first `offset` frames after the next; see `motion_frames`."""
         first = self.index + offset
         return motion_frames(self.seed, first, count, self.energies(first, count))
+
+    def listening(self, count: int) -> np.ndarray:
+        """What a listener does in the next frames, [count, 2]; see `listening_frames`."""
+        return listening_frames(self.seed, self.index, count)
 
     def after(self, count: int) -> PlanPlace:
         """The place `count` frames later."""

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from models.motion import MOTION_CHANNELS, PlanPlace, motion_frames
+from models.motion import MOTION_CHANNELS, PlanPlace, listening_frames, motion_frames
 
 
 def test_plan_does_not_depend_on_how_it_is_cut():
@@ -43,3 +43,23 @@ def test_no_energy_is_a_still_head():
 def test_bad_requests_are_refused(bad):
     with pytest.raises(ValueError, match="must be"):
         motion_frames(0, 0, **bad)
+
+
+def test_the_torso_turns_after_the_head():
+    plan = dict(zip(MOTION_CHANNELS, motion_frames(4, 0, 6000).T, strict=True))
+    correlations = [np.corrcoef(plan["yaw"][:-20], plan["lean_y"][lag : lag - 20])[0, 1] for lag in range(20)]
+    assert max(correlations) > 0.5
+    assert 4 <= int(np.argmax(correlations)) <= 10
+
+
+def test_a_listener_nods_and_smiles_now_and_then():
+    nod, smile = listening_frames(7, 0, 25 * 120).T
+    assert 0.05 < nod.max() < 0.1 and nod.min() >= 0
+    assert 5 <= int(((nod[1:] > 0.06) & (nod[:-1] <= 0.06)).sum()) <= 28
+    assert 0.9 < smile.max() <= 1 and 0.05 < (smile > 0.5).mean() < 0.5
+    assert np.abs(np.diff(nod)).max() < 0.025 and np.abs(np.diff(smile)).max() < 0.08
+
+
+def test_listening_does_not_depend_on_how_it_is_cut():
+    whole = listening_frames(3, 90, 300)
+    assert np.array_equal(whole, np.concatenate([listening_frames(3, 90 + i, 20) for i in range(0, 300, 20)]))
