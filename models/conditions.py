@@ -32,31 +32,19 @@ def mel_filterbank(bins: int) -> Tensor:
     return torch.tensor(np.clip(np.minimum(rising, falling), 0, None), dtype=torch.float32)
 
 
-class AudioEncoder(nn.Module):
-    """Log-mel → one token a video frame, by unpadded causal convolutions over stacked mels.
-
-    `face_head` reads the face actions off the tokens: the encoder is trained on that, and what moves the mouth is
-    therefore near the surface of the tokens.
-    """
+class LogMel(nn.Module):
+    """Sound → log-mel, 100 frames a second; the transform of every speech encoder here."""
 
     filterbank: Tensor
     window: Tensor
 
-    def __init__(self, config: AudioEncoderConfig, face_actions: int = 52) -> None:
+    def __init__(self, bins: int) -> None:
         super().__init__()
-        self.config = config
-        width = config.width
-        self.register_buffer("filterbank", mel_filterbank(config.mel_bins), persistent=False)
+        self.register_buffer("filterbank", mel_filterbank(bins), persistent=False)
         self.register_buffer("window", torch.hann_window(_WINDOW), persistent=False)
-        self.input = nn.Linear(config.mel_bins * _MELS_PER_FRAME, width)
-        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in config.dilations)
-        self.convolutions = nn.ModuleList(nn.Conv1d(width, 2 * width, 3, dilation=d) for d in config.dilations)
-        self.outputs = nn.ModuleList(nn.Linear(2 * width, width) for _ in config.dilations)
-        self.final_norm = nn.LayerNorm(width)
-        self.face_head = nn.Linear(width, face_actions)
 
-    def log_mel(self, samples: Tensor) -> Tensor:
-        """Samples [B, 240 + 160k] in -1 … 1 → log-mel [B, k, mel_bins]; frame j ends with sample 240 + 160(j+1)."""
+    def power(self, samples: Tensor) -> Tensor:
+        """Samples [B, 240 + 160k] in -1 … 1 → power spectrum [B, 257, k]; frame j ends with sample 240 + 160(j+1)."""
         spectrum = torch.stft(
             F.pad(samples, (0, _FFT - _WINDOW)),
             _FFT,
@@ -66,8 +54,36 @@ class AudioEncoder(nn.Module):
             center=False,
             return_complex=True,
         )
-        power = spectrum.abs().square()
-        return ((self.filterbank @ power + 1e-6).log().transpose(1, 2) + 6) / 4
+        return torch.view_as_real(spectrum).square().sum(-1)
+
+    def forward(self, samples: Tensor) -> Tensor:
+        """Samples [B, 240 + 160k] → log-mel [B, k, bins], about -2 … 2."""
+        return scaled_log(self.filterbank @ self.power(samples))
+
+
+def scaled_log(mels: Tensor) -> Tensor:
+    """Mel power [B, bins, k] → log-mel [B, k, bins], about -2 … 2; 4 nepers of power are 1."""
+    return ((mels + 1e-6).log().transpose(1, 2) + 6) / 4
+
+
+class AudioEncoder(nn.Module):
+    """Log-mel → one token a video frame, by unpadded causal convolutions over stacked mels.
+
+    `face_head` reads the face actions off the tokens: the encoder is trained on that, and what moves the mouth is
+    therefore near the surface of the tokens.
+    """
+
+    def __init__(self, config: AudioEncoderConfig, face_actions: int = 52) -> None:
+        super().__init__()
+        self.config = config
+        width = config.width
+        self.log_mel = LogMel(config.mel_bins)
+        self.input = nn.Linear(config.mel_bins * _MELS_PER_FRAME, width)
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in config.dilations)
+        self.convolutions = nn.ModuleList(nn.Conv1d(width, 2 * width, 3, dilation=d) for d in config.dilations)
+        self.outputs = nn.ModuleList(nn.Linear(2 * width, width) for _ in config.dilations)
+        self.final_norm = nn.LayerNorm(width)
+        self.face_head = nn.Linear(width, face_actions)
 
     def forward(self, mels: Tensor) -> Tensor:
         """Mels [B, 4·(context + F), mel_bins], shifted by the look-ahead → tokens [B, F, width]."""

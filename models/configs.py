@@ -70,6 +70,25 @@ class AudioEncoderConfig:
 
 
 @dataclass(frozen=True)
+class ExpressionPlannerConfig:
+    """Speech tokens to face actions: width, and where its gates begin and end to shut the lips (probabilities)."""
+
+    audio_width: int = 160
+    width: int = 192
+    text_tokens: int = 4
+    text_width: int = 64
+    closure_gate: tuple[float, float] = (0.25, 0.55)
+    silence_gate: tuple[float, float] = (0.3, 0.8)
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name in ("closure_gate", "silence_gate"):
+            low, high = getattr(self, name)
+            if not 0 <= low < high <= 1:
+                raise ValueError(f"{name} must rise within 0 … 1, got {low} … {high}")
+
+
+@dataclass(frozen=True)
 class TextEncoderConfig:
     """Byte-level prompt encoder: `max_bytes` bytes to `tokens` tokens of `width`."""
 

@@ -44,9 +44,9 @@ class FaceHeadActor:
         """Prompt tokens [1, Lt, W]; nothing of them shows yet."""
         return self._text(self._text.tokenize([prompt]))
 
-    def actions(self, tokens: Tensor, text: Tensor, plan: Tensor) -> Tensor:
-        """Tokens [B, F, D] and motion plan [B, F, 11] → face actions [B, F, 52] in 0 … 1."""
-        return with_plan(self.ears.face_head(tokens), plan)
+    def act(self, tokens: Tensor, text: Tensor, plan: Tensor, listening: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens [B, F, D] and motion plan [B, F, 11] → face actions [B, F, 52] in 0 … 1, and the plan as it is."""
+        return with_plan(self.ears.face_head(tokens), plan), plan
 
 
 def with_plan(actions: Tensor, plan: Tensor) -> Tensor:

@@ -48,8 +48,9 @@ class Actor(Protocol):
     def encode_text(self, prompt: str) -> Tensor:
         """Prompt tokens [1, Lt, W]."""
 
-    def actions(self, tokens: Tensor, text: Tensor, plan: Tensor) -> Tensor:
-        """Tokens [B, F, D], prompt tokens [B, Lt, W] and motion plan [B, F, 11] → face actions [B, F, 52] in 0 … 1."""
+    def act(self, tokens: Tensor, text: Tensor, plan: Tensor, listening: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens [B, F, D], prompt tokens [B, Lt, W], motion plan [B, F, 11] and what a listener does [B, F, 2]
+        (`models.motion.listening_frames`) → face actions [B, F, 52] in 0 … 1, and the plan that is carried out."""
 
 
 class PresenterMaker(Protocol):
@@ -176,8 +177,11 @@ class PortraitPipeline:
 
         with timed("audio"), torch.inference_mode():
             tokens, audio = self._actor.ears.step(samples.to(torch.float32), state.audio)
-            plan = state.plan.frames(frames)
-            actions = self._actor.actions(tokens[None], state.text, torch.from_numpy(plan)[None])[0].numpy()
+            planned, listening = state.plan.frames(frames), state.plan.listening(frames)
+            acted = self._actor.act(
+                tokens[None], state.text, torch.from_numpy(planned)[None], torch.from_numpy(listening)[None]
+            )
+            actions, plan = (rows[0].numpy() for rows in acted)
         shown = slice(None, None, 2 if rung.is_half_rate else 1)
         drawn = state.presenter.canvas.frames(actions[shown], plan[shown], timed)
         if rung.is_half_rate:

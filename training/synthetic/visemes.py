@@ -9,11 +9,12 @@ and the shut mouth of silence are then imposed by hard windows.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
 
-from models.portrait.face_mesh import FACE_DIM, FACE_INDEX
+from models.portrait.face_mesh import FACE_DIM, FACE_INDEX, load_face_mesh
 from training.synthetic.phones import BILABIALS, LABIODENTALS, SILENCE, Phone, fill_silences, parse_phones
 
 FPS = 25
@@ -171,6 +172,12 @@ def _shut(phones: Sequence[Phone], times_s: np.ndarray) -> np.ndarray:
     return shut
 
 
+def silence_track(phones: Sequence[Phone] | Sequence[tuple[str, float, float]], n_frames: int) -> np.ndarray:
+    """How far pauses shut the mouth of `viseme_track`, float32 [n_frames] in 0 … 1."""
+    covered = fill_silences(parse_phones(phones), n_frames / FPS)
+    return _shut(covered, (np.arange(n_frames) + 0.5) / FPS).astype(np.float32)
+
+
 def viseme_track(
     phones: Sequence[Phone] | Sequence[tuple[str, float, float]],
     n_frames: int,
@@ -206,3 +213,26 @@ def viseme_track(
     closure = _contact(covered, times_s, BILABIALS)
     face = face * (1 - closure[:, None]) + closure[:, None] * VISEMES["P"]
     return np.clip(face, 0, 1).astype(np.float32), closure.astype(np.float32)
+
+
+@functools.lru_cache(maxsize=1)
+def lip_gap_gains() -> np.ndarray:
+    """What each action at 1 adds to the gap between the inner lips, float64 [52], eye distances.
+
+    Means over the middle quarter of the face mesh's lips, where the pairs of the aperture lie. The renderer's own
+    identities open alike, to 0.1 %, and linearly, wherever lips part.
+    """
+    mesh = load_face_mesh()
+    upper, lower = mesh.loops["lip_inner_upper"], mesh.loops["lip_inner_lower"]
+    at = np.array([-0.09, 0.0, 0.09])
+
+    def heights(loop: np.ndarray) -> np.ndarray:
+        across = mesh.canonical[loop, 0]
+        return np.stack([np.interp(at, across, action[loop, 1]) for action in mesh.actions]).mean(1)
+
+    return heights(lower) - heights(upper)
+
+
+def lip_gap(face: np.ndarray) -> np.ndarray:
+    """Gap between the inner lips of face actions [n, 52]: float [n], eye distances, 0 where the lips touch."""
+    return np.maximum(face @ lip_gap_gains(), 0)

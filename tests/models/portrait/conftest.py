@@ -74,13 +74,13 @@ class LoudActor:
     def encode_text(self, prompt):
         return torch.full((1, 1, 1), float(bool(prompt)))
 
-    def actions(self, tokens, text, plan):
+    def act(self, tokens, text, plan, listening):
         out = torch.zeros(*tokens.shape[:2], 52)
         out[..., FACE_INDEX["jawOpen"]] = tokens[..., 0].clamp(0, 1)
         for side in ("Left", "Right"):
             out[..., FACE_INDEX[f"mouthSmile{side}"]] = 0.5 * text[:, :, 0]
             out[..., FACE_INDEX[f"eyeBlink{side}"]] = plan[..., 8]
-        return out
+        return out, plan
 
 
 @pytest.fixture(scope="session")
