@@ -14,7 +14,7 @@ against fp32, where bf16 in all models is at 62.4 dB.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +26,8 @@ FP8 = torch.float8_e4m3fn
 FP8_MAX = torch.finfo(FP8).max  # 448
 SMALLEST_SCALE = 1e-30  # of a row of zeros
 FEATURE_MULTIPLE = 16  # what the fp8 product asks of both features
+LEAST_FEATURES = 512  # in and out, of a layer that is worth it
+SCALES = ".scales"  # how a stored layer's scales are called, beside its weight
 
 
 def quantise_rows(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -126,7 +128,7 @@ class FP8Linear(nn.Module):
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
 
 
-def use_fp8(module: nn.Module, least_features: int = 512) -> int:
+def use_fp8(module: nn.Module, least_features: int = LEAST_FEATURES) -> int:
     """Put `FP8Linear` in the place of the large linear layers of `module.blocks`; returns how many were replaced.
 
     Large are those with at least `least_features` in and out, both multiples of 16. Modulation, stem and head keep
@@ -142,3 +144,22 @@ def use_fp8(module: nn.Module, least_features: int = 512) -> int:
                 setattr(parent, name, FP8Linear(layer))
                 replaced += 1
     return replaced
+
+
+def expect_fp8(module: nn.Module, names: Iterable[str]) -> None:
+    """Make room for a file's fp8 layers: those of which `names` has scales become `FP8Linear`.
+
+    Raises:
+        ValueError: if one of them is no linear layer of the module, or too odd in size.
+    """
+    for name in names:
+        if not name.endswith(SCALES):
+            continue
+        parent, _, last = name.removesuffix(SCALES).rpartition(".")
+        try:
+            layer = module.get_submodule(f"{parent}.{last}")
+        except AttributeError:
+            layer = None
+        if not isinstance(layer, nn.Linear):
+            raise ValueError(f"{name} belongs to no linear layer")
+        setattr(module.get_submodule(parent), last, FP8Linear(layer))

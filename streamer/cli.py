@@ -1,4 +1,4 @@
-"""The command `infinity-avatar`: `avatars`, `render`, `say`, `serve`, `doctor`.
+"""The command `infinity-avatar`: `avatars`, `render`, `say`, `serve`, `models`, `doctor`.
 
 Exit codes: 0 done; 1 it could not be done (output, missing part, a fault of the program, something essential that
 `doctor` misses); 2 the input or the arguments cannot be used; 130 stopped by the user.
@@ -70,6 +70,8 @@ def run(arguments: argparse.Namespace) -> int:
         return run_doctor(arguments, sys.stdout)
     elif arguments.command == "avatars":
         print_avatars(arguments.json, sys.stdout)
+    elif arguments.command == "models":
+        return _run_models(arguments)
     elif arguments.command == "render":
         from streamer.audio_in import AudioFile
 
@@ -78,6 +80,18 @@ def run(arguments: argparse.Namespace) -> int:
         from streamer.speech import SpokenText
 
         run_render(render_job(arguments), lambda: SpokenText(arguments.text, arguments.seed), sys.stdout)
+    return 0
+
+
+def _run_models(arguments: argparse.Namespace) -> int:
+    from streamer.public_models import check_models, convert_model, list_models
+
+    if arguments.task == "list":
+        list_models(arguments.json, sys.stdout)
+    elif arguments.task == "check":
+        return check_models(arguments.path, arguments.device, arguments.json, sys.stdout)
+    else:
+        convert_model(arguments.source, arguments.target, arguments.dtype, sys.stdout)
     return 0
 
 
@@ -121,9 +135,25 @@ def build_parser() -> argparse.ArgumentParser:
     commands.add_parser(
         "serve", parents=[_server_options(), _serve_options()], help="serve live avatars to browsers by WebRTC"
     )
+    _add_models(commands)
     doctor = commands.add_parser("doctor", parents=[_server_options()], help="say what works on this machine")
     doctor.add_argument("--json", action="store_true", help="as a JSON list of {name, state, found, advice}")
     return parser
+
+
+def _add_models(commands: argparse._SubParsersAction[Parser]) -> None:
+    models = commands.add_parser("models", help="public weights: what is known, what a file is, into our layout")
+    tasks = models.add_subparsers(dest="task", required=True, metavar="TASK", parser_class=Parser)
+    known = tasks.add_parser("list", help="what can be loaded: by whom, under which licences")
+    known.add_argument("--json", action="store_true", help="as a JSON list of {name, title, files, ...}")
+    check = tasks.add_parser("check", help="what a file or folder is, whether it fits, what is missing, how fast")
+    check.add_argument("path", type=Path, metavar="PATH", help="a .safetensors file, or a folder with some")
+    check.add_argument("--device", default="cpu", metavar="D", help="cpu or cuda (default: cpu)")
+    check.add_argument("--json", action="store_true", help="as JSON {parts, missing}")
+    convert = tasks.add_parser("convert", help="names and numbers into our layout")
+    convert.add_argument("source", type=Path, metavar="IN", help="file or folder of one model")
+    convert.add_argument("target", type=Path, metavar="OUT", help="new folder")
+    convert.add_argument("--dtype", choices=("bf16", "fp16", "fp32", "fp8"), default="bf16", help="default: bf16")
 
 
 def _render_options() -> Parser:

@@ -54,6 +54,7 @@ def examine(options: ServerOptions) -> Iterator[Finding]:
     yield _torch()
     yield from _codecs()
     yield _voice()
+    yield _public_weights()
     yield _gallery(options.preset)
     yield _port(options.host, options.port)
     yield _microphone(options.host)
@@ -153,6 +154,16 @@ def _voice() -> Finding:
         advice = "pip install 'infinity-avatar[say]'"
         return Finding("voice", "warning", "not installed: texts cannot be spoken", advice)
     return Finding("voice", "ok", f"hibari-tts {metadata.version('hibari-tts')}, English, offline")
+
+
+def _public_weights() -> Finding:
+    """Whether the packages are there that some families of public weights need."""
+    missing = [name for name in ("transformers", "peft") if not importlib.util.find_spec(name)]
+    if missing:
+        advice = "only for public weights: pip install 'infinity-avatar[public]'"
+        return Finding("public weights", "ok", f"not all of them can be run without {', '.join(missing)}", advice)
+    found = "what they need is installed; infinity-avatar models check PATH says what a folder is"
+    return Finding("public weights", "ok", found)
 
 
 def _gallery(preset: str) -> Finding:

@@ -125,6 +125,13 @@ def check_fit(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple
             raise CheckpointError(f"{path}: {name} has shape {list(found[name])}, the model wants {list(shape)}")
 
 
+def check_finite(name: str, tensor: Tensor, path: Path) -> None:
+    """Raise CheckpointError if a value is not finite."""
+    values = tensor.float() if tensor.dtype.itemsize == 1 else tensor  # fp8 knows no isfinite
+    if not torch.isfinite(values).all():
+        raise CheckpointError(f"{path}: {name} holds values that are not finite")
+
+
 def load_into(module: nn.Module, tensors: Iterator[tuple[str, Tensor]], path: Path) -> None:
     """Load tensors that have been checked to fit; parameters on the meta device get the tensors' dtype.
 
@@ -132,8 +139,7 @@ def load_into(module: nn.Module, tensors: Iterator[tuple[str, Tensor]], path: Pa
         CheckpointError: if a value is not finite.
     """
     for name, tensor in tensors:
-        if not torch.isfinite(tensor).all():
-            raise CheckpointError(f"{path}: {name} holds values that are not finite")
+        check_finite(name, tensor, path)
         owner, _, last = name.rpartition(".")
         target = module.get_submodule(owner)
         current = getattr(target, last)

@@ -7,10 +7,8 @@ Wan2.1-I2V-14B, FlashTalk is one whole. One person a picture: the second one's r
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import cast
 
@@ -19,13 +17,11 @@ from torch import Tensor, nn
 
 from kernels.attention import attention
 from kernels.modulate import residual_modulate
-from models.errors import CheckpointError
 from models.public.audio_tokens import AudioProjection
 from models.public.chunk_loop import AutoEncoder
-from models.public.folders import check_fit, load_into, read_weights
-from models.public.names import renamed, wan_rules
 from models.public.sampling import Draw, Velocity, euler, few_steps
-from models.public.wan import PUBLISHED, Block, Context, Wan, WanConfig, to_own_layout
+from models.public.wan import PUBLISHED, Block, Context, Wan, WanConfig
+from models.public.wan_files import load_wan
 from models.public.wan_layers import KeyValues
 
 NOISE = 1000.0  # the time step of pure noise
@@ -199,17 +195,6 @@ def load_talk(model: InfiniteTalk, *paths: Path) -> None:
     Raises:
         CheckpointError: if a file cannot be read, or they are not this model together.
     """
-    found: dict[str, tuple[int, ...]] = {}
-    readers: list[Iterator[tuple[str, Tensor]]] = []
-    for path in paths:
-        weights = read_weights(path)
-        rules = wan_rules(weights.tensors)
-        shapes = {renamed(name, rules): shape for name, shape in weights.shapes().items()}
-        if double := found.keys() & shapes.keys():
-            raise CheckpointError(f"{path} holds {min(double)} again")
-        found |= shapes
-        readers.append(((renamed(name, rules), tensor) for name, tensor in weights.read()))
     with torch.device("meta"):
         expected = {name: tuple(tensor.shape) for name, tensor in InfiniteTalk(model.talk).state_dict().items()}
-    check_fit(found, expected, paths[-1])
-    load_into(model, to_own_layout(chain(*readers), model.config.num_heads), paths[-1])
+    load_wan(model, expected, *paths)

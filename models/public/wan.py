@@ -23,7 +23,7 @@ from kernels.modulate import modulate, residual_modulate
 from models.errors import CheckpointError
 from models.public.wan_layers import Attention, KeyValues, SelfAttention, half_split, rope_angles, sinusoids
 
-IMAGE_TOKENS = 257  # of CLIP ViT-H/14 at 224 pixels
+MAX_LAYERS = 200  # a config.json that says more is no model, and would take hours to find out
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,8 @@ class WanConfig:
         sizes = (self.dim, self.ffn_dim, self.num_layers, self.num_heads, self.in_dim, self.out_dim, self.text_dim)
         if any(type(size) is not int or size <= 0 for size in (*sizes, self.freq_dim)):
             raise ValueError(f"all sizes must be whole numbers above 0, got {self}")
+        if self.num_layers > MAX_LAYERS:
+            raise ValueError(f"num_layers must be at most {MAX_LAYERS}, got {self.num_layers}")
         if self.dim % self.num_heads or self.head_dim % 2:
             raise ValueError(f"dim {self.dim} does not divide into {self.num_heads} heads of even width")
         if len(self.patch_size) != 3 or self.patch_size[0] != 1:

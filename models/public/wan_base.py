@@ -23,9 +23,8 @@ from kernels.attention import attention
 from kernels.dual_cross_attention import dual_cross_attention
 from models.configs import LRA2VConfig, RefinerConfig
 from models.layers import KeyValues, start_at_zero
-from models.public.folders import check_fit, load_into, read_weights
-from models.public.names import renamed, wan_rules
-from models.public.wan import Block, Context, CrossAttention, Wan, WanConfig, to_own_layout
+from models.public.wan import Block, Context, CrossAttention, Wan, WanConfig
+from models.public.wan_files import load_wan
 
 
 @dataclass(frozen=True)
@@ -227,10 +226,6 @@ def load_base(model: Wan, path: Path) -> None:
     Raises:
         CheckpointError: if it cannot be read or is another model.
     """
-    weights = read_weights(path)
-    rules = wan_rules(weights.tensors)
     with torch.device("meta"):
         expected = {name: tuple(tensor.shape) for name, tensor in Wan(model.config).state_dict().items()}
-    check_fit({renamed(name, rules): shape for name, shape in weights.shapes().items()}, expected, path)
-    published = ((renamed(name, rules), tensor) for name, tensor in weights.read())
-    load_into(model, to_own_layout(published, model.config.num_heads), path)
+    load_wan(model, expected, path)
