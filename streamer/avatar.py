@@ -71,6 +71,7 @@ class _Utterance:
     waiting: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int16))
     is_ended: bool = False
     is_over: bool = False  # its end has been given out
+    was_waiting: int = 0  # samples that waited when the last chunk was made without them
     played: int = 0  # samples given out
 
     @property
@@ -149,6 +150,16 @@ class Avatar:
     async def __aexit__(self, *_: object) -> None:
         await self._exits.aclose()
 
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """Height and width of the pictures, pixels. Known once entered."""
+        assert self._engine is not None, "the avatar has not been entered"
+        return self._engine.facts.frame_size
+
+    @property
+    def fps(self) -> int:
+        return FPS
+
     async def push(self, pcm: bytes | np.ndarray, sample_rate: int) -> None:
         """Say this next: mono sound, bytes of int16 (little-endian), int16 [S], or float [S] in -1 … 1.
 
@@ -167,13 +178,15 @@ class Avatar:
         utterance.waiting = np.concatenate([utterance.waiting, utterance.resampler.push(sound.tobytes())])
         self._changed.set()
 
-    async def end(self) -> None:
-        """What was pushed since the last `end` is one utterance, and complete. Without effect if there is none."""
-        if self._said and not self._said[-1].is_ended:
-            last = self._said[-1]
-            last.waiting = np.concatenate([last.waiting, last.resampler.flush()])
-            last.is_ended = True
-            self._changed.set()
+    async def end(self) -> int | None:
+        """What was pushed since the last `end` is one utterance, and complete: its number, None if there is none."""
+        if not self._said or self._said[-1].is_ended:
+            return None
+        last = self._said[-1]
+        last.waiting = np.concatenate([last.waiting, last.resampler.flush()])
+        last.is_ended = True
+        self._changed.set()
+        return last.number
 
     async def interrupt(self) -> int | None:
         """Stop talking: sound ends with the item given out last, the mouth within a chunk.
@@ -337,18 +350,22 @@ class Avatar:
 
     def _is_time(self) -> bool:
         """Whether a chunk should be made now."""
-        if self._said and (self._said[0].is_ended or len(self._said[0].waiting) >= self._samples):
+        if self._said and self._is_ready(self._said[0]):
             return True
         if self.is_realtime:
             return sum(isinstance(item, tuple) for item in self._items) * _FRAME_S <= self._compute_s
         return not self._said and any(sound.utterance is not None for sound in self._heard)
+
+    def _is_ready(self, said: _Utterance) -> bool:
+        """Sound goes out in whole chunks, so that sound which trickles in is not torn; what no longer grows follows."""
+        return said.is_ended or len(said.waiting) >= self._samples
 
     def _cut(self) -> tuple[np.ndarray, list[_FrameSound]]:
         """The sound of the next chunk: for the models, float32 [n·2560], and by frame."""
         played = np.zeros(self._samples, np.int16)
         frames = [_SILENCE] * (self._samples // FRAME_SAMPLES)
         said = self._said[0] if self._said else None
-        if said is not None and (said.is_ended or len(said.waiting) >= self._samples):
+        if said is not None and (self._is_ready(said) or 0 < len(said.waiting) == said.was_waiting):
             taken, said.waiting = said.waiting[: self._samples], said.waiting[self._samples :]
             is_last = said.is_ended and not len(said.waiting)
             if is_last:
@@ -358,6 +375,8 @@ class Avatar:
             for index in range(last + 1):
                 part = taken[index * FRAME_SAMPLES : (index + 1) * FRAME_SAMPLES]
                 frames[index] = _FrameSound(part, said, is_last and index == last)
+        elif said is not None:
+            said.was_waiting = len(said.waiting)
         return to_model(self._to_16k.push(played)), frames
 
 

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from streamer.render import Pipeline, RenderTimes
     from streamer.server.options import ServerOptions
 
-MOST_SIDE_PIXELS = 2560  # of a portrait's picture
 DEFAULT_PRESET = "presenter-256"
 
 Options = TypeVar("Options", bound="ServerOptions")
@@ -101,6 +100,7 @@ def run_render(job: RenderJob, open_source: Callable[[], SoundSource], stream: T
     Raises:
         AvatarError: with one sentence for the user.
     """
+    from streamer.picture import load_picture
     from streamer.video_out import check_writable
 
     source = open_source()
@@ -112,7 +112,7 @@ def run_render(job: RenderJob, open_source: Callable[[], SoundSource], stream: T
         check_writable(job.report, ".json")
     if job.sheet is not None:
         check_writable(job.sheet, ".png")
-    picture = _load_picture(presenter)
+    picture = load_picture(presenter.picture, *preset_frame_size(presenter.preset))
     pipeline = load_pipeline(presenter.preset, job.weights, job.device, job.threads, job.precision)
     times = _render_file(job, presenter, pipeline, source, picture, out)
     seconds = times.frames / pipeline.fps
@@ -136,17 +136,6 @@ def choose_presenter(job: RenderJob) -> Presenter:
     return Presenter(avatar.name, avatar.picture, job.preset or avatar.preset, prompt)
 
 
-def _load_picture(presenter: Presenter) -> np.ndarray:
-    """The picture as the preset wants it: a portrait is cut by the face that is found in it, later."""
-    from models.families import is_portrait
-    from streamer.picture import load_picture, read_rgb
-
-    height, width = preset_frame_size(presenter.preset)
-    if is_portrait(presenter.preset):
-        return read_rgb(presenter.picture, MOST_SIDE_PIXELS)
-    return load_picture(presenter.picture, height, width)
-
-
 def load_pipeline(
     preset: str, weights: Path | None, device: str, threads: int | None, precision: str = "auto"
 ) -> Pipeline:
@@ -157,7 +146,7 @@ def load_pipeline(
     """
     import torch
 
-    from models.families import load_model
+    from models.pipeline import AvatarPipeline
 
     if threads is not None:
         torch.set_num_threads(threads)
@@ -168,7 +157,7 @@ def load_pipeline(
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise InputError("there is no CUDA device here; leave --device at cpu")
     try:
-        return load_model(preset, weights, device, precision)
+        return AvatarPipeline.load(preset=preset, weights=weights, device=device, precision=precision)
     except ValueError as error:
         raise InputError(f"cannot load the models: {error}") from error
 

@@ -29,7 +29,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
 }
 # Rooms of the streamer from the ground up: each may import those before it. Files that are not named are "files".
 FLOORS = (
-    *("errors", "files", "child", "engine", "media", "voice", "uploads", "avatar", "session", "server"),
+    *("errors", "files", "child", "engine", "media", "voice", "uploads", "avatar", "plugins", "session", "server"),
     *("doctor", "commands", "cli", "demo"),
 )
 NETWORK = ("asyncio", "socket", "ssl", "http", "urllib", "aiohttp", "aiortc", "requests", "websockets")

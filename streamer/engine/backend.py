@@ -42,10 +42,6 @@ class Backend(Protocol):
         """The ways to make a chunk, FULL first, without HOLD."""
         ...
 
-    def rehearsal(self) -> Any:
-        """State of a stream to measure with."""
-        ...
-
     def start(
         self, reference: np.ndarray, prompt: str, seed: int, chunk_latents: int, motion_energy: float, first_frame: int
     ) -> Any: ...
@@ -84,18 +80,18 @@ def make_backend(config: EngineConfig) -> Backend:
 
 
 class AvatarBackend:
-    """A `models.talking.TalkingModel` behind the worker's calls."""
+    """`AvatarPipeline` behind the worker's calls."""
 
     def __init__(self, config: EngineConfig) -> None:
         _keep_freed_memory()
         import torch
 
-        from models.families import load_model
+        from models.pipeline import AvatarPipeline
 
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         self._torch = torch
-        self._pipeline = load_model(config.preset, config.weights, config.device)
+        self._pipeline = AvatarPipeline.load(config.preset, config.weights, config.device)
         self._stamp = None if config.mark is None else MarkStamp(config.mark, *self._pipeline.frame_size)
         if self._stamp is not None:
             layers = (1 - self._stamp.alpha, self._stamp.colour / 255)
@@ -123,9 +119,6 @@ class AvatarBackend:
     def rungs(self) -> tuple[Rung, ...]:
         return self._pipeline.rungs
 
-    def rehearsal(self) -> Any:
-        return self._pipeline.rehearsal()
-
     def start(
         self, reference: np.ndarray, prompt: str, seed: int, chunk_latents: int, motion_energy: float, first_frame: int
     ) -> Any:
@@ -150,11 +143,9 @@ class AvatarBackend:
         return planes, state, stage_ms | {"convert": (time.monotonic() - began_s) * 1e3}
 
     def _planes(self, frames: Tensor) -> np.ndarray:
-        """Frames as in `models.talking.Chunk` → uint8 [T, H·3/2, W]; on the model's device."""
+        """Frames [T, 3, H, W] in 0 … 1 → uint8 [T, H·3/2, W]; on the device, which on a GPU halves what is copied."""
         with self._torch.inference_mode():
-            if self._stamp is not None and frames.dtype == self._torch.uint8:
-                self._stamp.apply(frames.numpy())
-            elif self._stamp is not None:
+            if self._stamp is not None:
                 area = frames[:, :, self._stamp.rows, self._stamp.columns]
                 area.mul_(self._behind).add_(self._colour)
             return self._pipeline.to_i420(frames).cpu().numpy()

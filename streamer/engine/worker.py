@@ -134,8 +134,9 @@ class Worker:
         )
 
     def _warm_up(self) -> Callable[[Rung], object]:
-        """A stream of noise, one chunk a call."""
-        state = self._backend.rehearsal()
+        """A stream of noise over a grey picture, one chunk a call."""
+        height, width = self._backend.frame_size
+        state = self._backend.start(np.full((3, height, width), 0.5, np.float32), "", 0, WARM_LATENTS, 1.0, 0)
         samples = np.random.default_rng(0).normal(0, 0.1, WARM_LATENTS * SAMPLES_PER_LATENT).astype(np.float32)
 
         def make(rung: Rung) -> None:

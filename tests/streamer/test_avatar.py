@@ -114,6 +114,21 @@ def test_while_nothing_is_said_there_is_no_sound(runner: asyncio.Runner, engine:
     assert [number(item) for item in items] == list(range(12))
 
 
+def test_sound_that_no_longer_grows_is_said_before_its_end(
+    runner: asyncio.Runner, engine: Engine, portrait: str
+) -> None:
+    async def run() -> None:
+        async with Avatar(reference=portrait, engine=engine) as avatar:
+            await avatar.push(tone(3, range(3)), RATE)
+            async for item in avatar:
+                if isinstance(item, Sound):
+                    break
+            await avatar.end()
+            assert (await until_end(avatar))[-1] == UtteranceEnd(1, 120, is_interrupted=False)
+
+    runner.run(run())
+
+
 def test_interrupting_stops_the_sound_and_repeats_or_skips_no_frame(
     runner: asyncio.Runner, engine: Engine, portrait: str
 ) -> None:
