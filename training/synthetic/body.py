@@ -69,7 +69,7 @@ class RestShape:
     heads: np.ndarray
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # compared and hashed by identity: functions cache what they find on it
 class BodyModel:
     """The baked file, unpacked. `faces[name]` is int64 [F, 8]: 4 vertices, 4 texture indices.
 

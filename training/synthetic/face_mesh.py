@@ -30,7 +30,7 @@ IDENTITIES = 64  # that the mean is taken over
 # The first of each is the edge of the opening: where the lips meet, where the lid lies on the eye.
 _MOUTH_RINGS = (((520, 7267), 1), ((468, 7224), 1), ((467, 7223), 1), ((455, 7214), 2))
 _LEFT_EYE_RINGS = (((13368, 13370), 1), ((6787, 6786), 1), ((11515, 11514), 2))
-_OUTER_LIP = 2  # of the mouth's rings
+_OUTER_LIP = 3  # of the mouth's rings: where the red ends
 _SPACING_M = (0.0055, 0.014)  # of the other vertices: beside eyes and mouth, far from them
 
 
@@ -213,7 +213,8 @@ def make_face_mesh(body: BodyModel) -> tuple[dict[str, np.ndarray], dict[str, li
     place = {vertex: k for k, vertex in enumerate(chosen)}
     triangles = _triangulate(skin, chosen, region, [mouth[0], left[0], right[0]])
     loops: dict[str, list[int]] = {}
-    for name, ring in (("lip_outer", mouth[_OUTER_LIP]), ("lip_inner", mouth[0])):
+    outer = mouth[_OUTER_LIP][:: _MOUTH_RINGS[_OUTER_LIP][1]]
+    for name, ring in (("lip_outer", outer), ("lip_inner", mouth[0])):
         loops[f"{name}_upper"], loops[f"{name}_lower"] = _halves(skin, ring, _corners(skin, ring))
     for side, ring in (("left", left[0]), ("right", right[0])):
         loops[f"lid_upper_{side}"], loops[f"lid_lower_{side}"] = _halves(skin, ring, _corners(skin, ring))

@@ -7,6 +7,7 @@ lower lip's, so that the aperture of a shut mouth is 0.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,6 +63,7 @@ def _mirrored(body: BodyModel, vertices: np.ndarray) -> np.ndarray:
     return np.array(nearest).reshape(np.shape(vertices))
 
 
+@functools.lru_cache(maxsize=2)
 def find_landmarks(body: BodyModel) -> _Landmarks:
     """Base vertices of the face's keypoints, found once on the neutral body."""
     neutral = body.neutral

@@ -7,14 +7,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
 from training.synthetic.arms import Arms
 from training.synthetic.body import RestShape, load_body
+from training.synthetic.dress import Piece
 from training.synthetic.figure import Figure
 from training.synthetic.identity import Identity
 from training.synthetic.keypoints import Keypoints, finger_tips
@@ -31,6 +33,7 @@ from training.synthetic.rig import FramePose, Skeleton, torso_rotations
 from training.synthetic.room import background_points, paint_room, room_lights
 from training.synthetic.wardrobe import (
     FRINGE_M,
+    Pictures,
     adjust_fitted,
     bare_pictures,
     bare_pieces,
@@ -174,11 +177,10 @@ class Presenter:
         return Camera(perspective(FOV_RAD, 0.2, 6.0) @ look_at(position, middle), position)
 
     def _set_up(self, framing: Framing) -> _Shot:
-        if framing not in ("head", "upper"):
+        if framing not in get_args(Framing):
             raise ValueError(f"framing is {framing!r}, expected 'head' or 'upper'")
         body, identity = self.body, self.identity
-        pieces = bare_pieces(body) if self.assets is None else dressed_pieces(body, identity, self.assets)
-        figure = Figure(body, self.shape.vertices, pieces, _keeps(framing), adjust_fitted(identity))
+        figure = Figure(body, self.shape.vertices, self._pieces(), self._keeps(framing), adjust_fitted(identity))
         _round_hair(figure, self.skeleton)
         room = paint_room(identity.room, identity.seed, self.renderer.render_size, identity.wall)
         index = self.skeleton.index
@@ -209,6 +211,19 @@ class Presenter:
         self._shots[framing] = shot
         return shot
 
+    def _pieces(self) -> dict[str, list[Piece]]:
+        if self.assets is None:
+            return bare_pieces(self.body)
+        return dressed_pieces(self.body, self.identity, self.assets)
+
+    def _pictures(self) -> Pictures:
+        if self.assets is None:
+            return bare_pictures(self.body, self.identity)
+        return dressed_pictures(self.body, self.identity, self.assets)
+
+    def _keeps(self, framing: Framing) -> Callable[[str, np.ndarray], np.ndarray]:
+        return _keeps(framing)
+
     def _jaw_to_seal(self, figure: Figure, points: Keypoints) -> float:
         """How far the jaw must close beyond the mesh's own rest for these lips to touch (a share of jawOpen)."""
         index = self.skeleton.needed(figure.bones)
@@ -224,8 +239,7 @@ class Presenter:
     def _painted(self) -> dict[str, list[Surface]]:
         """Textures on the device, shared by the framings."""
         if self._surfaces is None:
-            body, identity, assets = self.body, self.identity, self.assets
-            pictures = bare_pictures(body, identity) if assets is None else dressed_pictures(body, identity, assets)
+            pictures = self._pictures()
             texture = self.renderer.texture
             self._surfaces = {
                 kind: [Surface(texture(a), None if n is None else texture(n)) for a, n in items]

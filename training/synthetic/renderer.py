@@ -298,6 +298,10 @@ class Renderer:
         depth.release()
         return _smoothed(0.18 + 0.82 * np.clip(seen / total, 0, 1) ** 0.8, figure.triangles, 2)
 
+    def rebind(self) -> None:
+        """Take the lights of a scene anew at its next frame."""
+        self._bound = None
+
     def _bind(self, scene: Scene) -> None:
         """Uniforms that do not change from frame to frame."""
         if self._bound is scene:

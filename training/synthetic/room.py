@@ -230,10 +230,15 @@ def paint_room(kind: str, seed: int, size: int, wall: int | None = None) -> np.n
     if kind not in KINDS:
         raise ValueError(f"no room {kind!r}, choose from {', '.join(KINDS)}")
     rng = np.random.default_rng(seed)
+    picture = cv2.GaussianBlur(draw_room(kind, rng, wall), (0, 0), float(rng.uniform(7.0, 9.5)))
+    return cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA)
+
+
+def draw_room(kind: str, rng: np.random.Generator, wall: int | None = None) -> np.ndarray:
+    """The room in sharp lines, uint8 [CANVAS, CANVAS, 3]."""
     canvas = _Canvas(rng, WALLS[int(rng.integers(len(WALLS))) if wall is None else wall % len(WALLS)])
     KINDS[kind](canvas)
-    picture = cv2.GaussianBlur(canvas.picture, (0, 0), float(rng.uniform(7.0, 9.5)))
-    return cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA)
+    return canvas.picture
 
 
 def background_points(room: np.ndarray) -> np.ndarray:

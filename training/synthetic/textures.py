@@ -6,6 +6,7 @@ Pictures are uint8 [H, W, 3 or 4] RGB(A), row 0 on top (v = 1). Colours in argum
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,12 +28,15 @@ _HAIRLINE_ELEVATION = (37, 38, 36, 27, 12, -6, -16, -14, -24, -38, -46)
 _SKULL_CENTRE = np.array([0.0, -0.05, 0.70])
 
 
+@functools.lru_cache(maxsize=128)  # many people share them
 def read_picture(path: Path) -> np.ndarray:
-    """Picture file as uint8 RGB or RGBA. Raises FileNotFoundError."""
+    """Picture file as uint8 RGB or RGBA, read-only. Raises FileNotFoundError."""
     picture = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if picture is None:
         raise FileNotFoundError(f"no readable picture at {path}")
-    return cv2.cvtColor(picture, cv2.COLOR_BGRA2RGBA if picture.shape[2] == 4 else cv2.COLOR_BGR2RGB)
+    picture = cv2.cvtColor(picture, cv2.COLOR_BGRA2RGBA if picture.shape[2] == 4 else cv2.COLOR_BGR2RGB)
+    picture.setflags(write=False)
+    return picture
 
 
 def bleed(picture: np.ndarray) -> np.ndarray:
@@ -152,6 +156,11 @@ def _beard_mask(atlas: _Atlas) -> np.ndarray:
     mask = np.maximum.reduce([jaw * np.clip((x - 0.012) / 0.012 + (z < 0.612), 0, 1), moustache, side])
     mask = np.clip(mask, 0, 1) * (1 - np.clip(atlas.masks["lips"] * 3, 0, 1)) * (atlas.masks["face"] > 0.02)
     return cv2.GaussianBlur(mask.astype(np.float32), (0, 0), 4)
+
+
+def beard_cover(body: BodyModel) -> np.ndarray:
+    """Where beards grow on the skin's texture, float32 [S, S] in 0 … 1."""
+    return _beard_mask(_Atlas(body))
 
 
 def _brow_mask(atlas: _Atlas, rng: np.random.Generator) -> np.ndarray:
@@ -337,9 +346,9 @@ def finish_cloth(rgb: np.ndarray, picture: np.ndarray, occlusion: np.ndarray | N
     return np.concatenate([np.clip(rgb, 0, 255), alpha], axis=2).astype(np.uint8)
 
 
-def fold_normals(picture: np.ndarray | None, strength: float, smoothed: bool = False) -> np.ndarray:
-    """Normal map uint8 [512, 512, 3] with wrinkles added; `smoothed` melts embossed logos away."""
-    size = 512
+@functools.lru_cache(maxsize=2)
+def _fold_slopes(size: int) -> np.ndarray:
+    """Slopes [size, size, 2] of cloth's wrinkles."""
     rng = np.random.default_rng(5)
     frequency = np.fft.fftfreq(size)[:, None]
     radius = np.hypot(frequency, frequency.T)
@@ -349,6 +358,13 @@ def fold_normals(picture: np.ndarray | None, strength: float, smoothed: bool = F
         height = np.real(np.fft.ifft2(spectrum))
         dy, dx = np.gradient(height)
         slope += weight * np.stack([dx, -dy], axis=2) / dx.std()
+    return slope
+
+
+def fold_normals(picture: np.ndarray | None, strength: float, smoothed: bool = False) -> np.ndarray:
+    """Normal map uint8 [512, 512, 3] with wrinkles added; `smoothed` melts embossed logos away."""
+    size = 512
+    slope = _fold_slopes(size)
     normal = np.full((size, size, 3), (128, 128, 255), np.uint8)
     if picture is not None:
         normal = cv2.resize(picture[..., :3], (size, size), interpolation=cv2.INTER_AREA)

@@ -1,0 +1,137 @@
+"""The layout of a portrait: how deep the person is everywhere, and what moves it: head, torso, breath, or nothing."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.portrait.crops import Crop, cut
+from models.portrait.face_networks import Block, doubled, part_vertices
+from models.portrait.landmarks import WEIGHTS_FOLDER, Face
+
+LAYOUT_SIZE = 128
+LAYOUT_UNITS = 9.0  # side of the square, in face units
+_BELOW_EYES = 1.2  # its middle, in face units
+_SPREAD = 2.0  # of the blobs that show the network where the landmarks are, cells
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Maps of a square of the picture, N = 128 cells a side, all float32 [N, N]; cell (row, column) covers the pixels
+    left + side/N · (column … column + 1), top + side/N · (row … row + 1). The square may reach beyond the picture;
+    what the maps say there means nothing.
+
+    front, back: depth of the nearest and of the farthest surface of the person, pixels of the picture, towards the
+    viewer, 0 at the depth of the point between the eyes as in `Face.landmarks`; meant where matte is above 0.
+    head: 0 … 1, how far a point follows the turn of the head about the neck (1 the skull, falling along the neck);
+    clavicle: 0 … 1, how far it follows the rise of the shoulders with the breath; both are shares of the person alone.
+    matte: 0 … 1, how much of the cell the person covers; torso = matte · (1 - head).
+    """
+
+    left: float
+    top: float
+    side: float
+    front: np.ndarray
+    back: np.ndarray
+    head: np.ndarray
+    clavicle: np.ndarray
+    matte: np.ndarray
+
+
+def layout_crop(landmarks: np.ndarray, scale: float) -> Crop:
+    """The upright square of a face's landmarks [L, 2 or 3] in pixels and its scale (pixels of a face unit)."""
+    parts = part_vertices()
+    x, y = (landmarks[parts.left_eye, :2].mean(0) + landmarks[parts.right_eye, :2].mean(0)) / 2
+    return Crop(float(x), float(y + _BELOW_EYES * scale), LAYOUT_UNITS * scale)
+
+
+def draw_hints(points: Tensor) -> Tensor:
+    """Where a face is and how deep, float [B, 2, N, N]: cover 0 … 1, and depth in face units times cover.
+
+    Args:
+        points: [B, L, 3]; x, y in crop coordinates, z in face units.
+    """
+    cells = (torch.arange(LAYOUT_SIZE, device=points.device) + 0.5) / LAYOUT_SIZE - 0.5
+    along = torch.exp(-(((points[..., :2, None] - cells) * LAYOUT_SIZE / _SPREAD) ** 2) / 2)  # [B, L, 2, N]
+    x, y = along.unbind(2)
+    total = torch.einsum("bly,blx->byx", y, x)
+    depth = torch.einsum("bly,blx->byx", y * points[..., 2:], x) / (total + 1e-3)
+    cover = (2 * total).clamp(max=1)
+    return torch.stack([cover, depth * cover], dim=1)
+
+
+class LayoutNet(nn.Module):
+    """Crop [B, 3, N, N] in 0 … 1 and hints [B, 2, N, N] (zeros where there are none) -> [B, 5, N, N]: front depth in
+    face units, how much deeper the back is, logits of head share, clavicle share and matte."""
+
+    cells: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(7, 24, 5, 2, 2, bias=False), nn.BatchNorm2d(24), nn.ReLU())
+        self.quarter = Block(24, 48, 2)
+        self.eighth = nn.Sequential(Block(48, 96, 2), Block(96, 96))
+        self.sixteenth = nn.Sequential(Block(96, 144, 2), Block(144, 144))
+        self.context = nn.Linear(144, 144)
+        self.up_eighth, self.mix_eighth = nn.Conv2d(144, 96, 1), Block(96, 64)
+        self.up_quarter, self.skip_quarter, self.mix_quarter = nn.Conv2d(64, 48, 1), nn.Conv2d(48, 48, 1), Block(48, 40)
+        self.up_half, self.skip_half, self.mix_half = nn.Conv2d(40, 32, 1), nn.Conv2d(24, 32, 1), Block(32, 32)
+        self.out = nn.Conv2d(32, 20, 3, 1, 1)
+        cells = (torch.arange(LAYOUT_SIZE) + 0.5) / LAYOUT_SIZE - 0.5
+        self.register_buffer("cells", torch.stack(torch.meshgrid(cells, cells, indexing="xy"))[None], persistent=False)
+
+    def forward(self, crop: Tensor, hints: Tensor) -> Tensor:
+        place = self.cells.expand(len(crop), -1, -1, -1)
+        seen = torch.cat([crop - 0.5, hints, place], dim=1).contiguous(memory_format=torch.channels_last)
+        half = self.stem(seen)
+        quarter = self.quarter(half)
+        eighth = self.eighth(quarter)
+        deep = self.sixteenth(eighth)
+        deep = deep + self.context(deep.mean((2, 3)))[:, :, None, None]
+        eighth = self.mix_eighth(eighth + doubled(self.up_eighth(deep)))
+        quarter = self.mix_quarter(self.skip_quarter(quarter) + doubled(self.up_quarter(eighth)))
+        half = self.mix_half(self.skip_half(half) + doubled(self.up_half(quarter)))
+        front, deeper, *shares = F.pixel_shuffle(self.out(half), 2).float().unbind(1)
+        return torch.stack([front + hints[:, 1], F.softplus(deeper), *shares], dim=1)  # depth on top of the face's own
+
+
+@torch.no_grad()
+def lay_out(picture: np.ndarray, face: Face, network: LayoutNet) -> Layout:
+    """The layout of a face's person in a picture uint8 [H, W, 3]: the mean over the picture and its mirror image."""
+    crop = layout_crop(face.landmarks, face.scale)
+    pixels = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1).float() / 255
+    seen = cut(pixels, crop, LAYOUT_SIZE)[None]
+    points = crop.to_crop(face.landmarks)
+    points[:, 2] = face.landmarks[:, 2] / face.scale
+    hints = draw_hints(torch.from_numpy(points)[None])
+    out = network(torch.cat([seen, seen.flip(-1)]), torch.cat([hints, hints.flip(-1)]))
+    front, deeper, *logits = ((out[0] + out[1].flip(-1)) / 2).numpy()
+    head, clavicle, matte = (1 / (1 + np.exp(-logit)) for logit in logits)
+    half = crop.side / 2
+    depths = front * face.scale, (front - deeper) * face.scale
+    return Layout(crop.x - half, crop.y - half, crop.side, *depths, head, clavicle, matte)
+
+
+def load_layout_network(folder: Path = WEIGHTS_FOLDER) -> LayoutNet:
+    """Read `layout.safetensors` of a folder. Raises FileNotFoundError."""
+    network = LayoutNet()
+    stored = load_file(folder / "layout.safetensors")
+    network.load_state_dict({name: value.float() for name, value in stored.items()}, strict=False)
+    return network.eval()
+
+
+@functools.lru_cache(maxsize=1)
+def _shipped() -> LayoutNet:
+    return load_layout_network()
+
+
+def find_layout(picture: np.ndarray, face: Face) -> Layout:
+    """The layout of one of a picture's faces, with the shipped weights. Raises FileNotFoundError without them."""
+    return lay_out(picture, face, _shipped())
