@@ -2,8 +2,8 @@
 
     python -m evaluation.portraits --portraits DIR --out FILE.md [--weights FOLDER] [--sheet FILE.png --pictures FOLDER]
 
-DIR is a folder of `python -m training.synthetic.portraits`; only people from seed 900000 on are measured. Lengths are shares of
-the eye distance, a face unit at the scale of the true landmarks. The sheet shows what is found in any pictures.
+DIR is a folder of `python -m training.synthetic.portraits`; only people from seed 900000 on are measured. Lengths are
+shares of the eye distance, a face unit at the scale of the true landmarks. The sheet shows what is found in pictures.
 """
 
 from __future__ import annotations

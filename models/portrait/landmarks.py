@@ -128,7 +128,7 @@ class FaceFinder:
         """
         if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8 or min(picture.shape) < 1:
             raise ValueError(f"a picture is uint8 [H, W, 3], got {picture.dtype} {list(picture.shape)}")
-        pixels = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1).float() / 255
+        pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255
         boxes = self._boxes(pixels)[:most]
         faces = [self._face(pixels, crop, score) for crop, score in boxes]
         return sorted(faces, key=lambda face: -face.scale)

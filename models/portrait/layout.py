@@ -106,7 +106,7 @@ class LayoutNet(nn.Module):
 def lay_out(picture: np.ndarray, face: Face, network: LayoutNet) -> Layout:
     """The layout of a face's person in a picture uint8 [H, W, 3]: the mean over the picture and its mirror image."""
     crop = layout_crop(face.landmarks, face.scale)
-    pixels = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1).float() / 255
+    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255
     seen = cut(pixels, crop, LAYOUT_SIZE)[None]
     points = crop.to_crop(face.landmarks)
     points[:, 2] = face.landmarks[:, 2] / face.scale
