@@ -192,6 +192,7 @@ def _server_options() -> Parser:
     where.add_argument(
         "--ice-server",
         action="append",
+        type=_secret,
         default=[],
         metavar="URL[,USER,CREDENTIAL]",
         help="STUN or TURN server, for clients beyond this network; may be given again",
@@ -219,11 +220,28 @@ def _serve_options() -> Parser:
     how = shared.add_argument_group("sessions")
     how.add_argument("--avatar", metavar="NAME", help="presenter of who does not ask for one (default: the first)")
     how.add_argument("--max-sessions", type=_sessions, metavar="N", help="at once (default: by the machine's speed)")
+    how.add_argument("--longest-session", type=_minutes, metavar="MIN", help="minutes until it ends (default: no end)")
     how.add_argument("--chunk", type=_chunk, default=2, metavar="N", help="latents a chunk, 1-6 (default: 2)")
     how.add_argument("--test-pattern", action="store_true", help="frames that flash with the sound, without models")
     how.add_argument("--no-mark", action="store_true", help="leave the picture without the visible mark")
     who = shared.add_argument_group("who may come in")
-    who.add_argument("--token", metavar="T", help="wanted as Authorization: Bearer T (default: nothing is)")
+    who.add_argument("--token", type=_secret, metavar="T", help="wanted as Authorization: Bearer T (default: none is)")
+    who.add_argument(
+        "--public-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="name by which clients call the server, besides localhost and its address; may be given again",
+    )
+    who.add_argument("--behind-proxy", action="store_true", help="believe X-Forwarded-*: a proxy of yours is in front")
+    who.add_argument(
+        "--limit",
+        action="append",
+        type=_limit,
+        default=[],
+        metavar="NAME=N",
+        help="how much one client may ask for, see docs/serving.md; may be given again",
+    )
     who.add_argument(
         "--cors-origin",
         action="append",
@@ -269,6 +287,28 @@ def _port(text: str) -> int:
 
 def _sessions(text: str) -> int:
     return _whole(text, 1, 64)
+
+
+def _minutes(text: str) -> int:
+    return _whole(text, 1, 100_000)
+
+
+def _limit(text: str) -> tuple[str, int]:
+    name, _, number = text.partition("=")
+    return name, _whole(number, 1, MAX_SEED)
+
+
+def _secret(text: str) -> str:
+    """What is given, or with an @ in front the first line of a file: others on the machine see a command line."""
+    if not text.startswith("@"):
+        return text
+    try:
+        secret = Path(text[1:]).read_text().strip()
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(f"{text[1:]} cannot be read") from error
+    if not secret or "\n" in secret:
+        raise argparse.ArgumentTypeError(f"{text[1:]} does not hold one line")
+    return secret
 
 
 def _threads(text: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from streamer.server.options import ServerOptions
 
 DEFAULT_PRESET = "presenter-256"
+TOKEN_VARIABLE = "INFINITY_AVATAR_TOKEN"
+ICE_VARIABLE = "INFINITY_AVATAR_ICE_SERVERS"  # with spaces between them
 
 Options = TypeVar("Options", bound="ServerOptions")
 
@@ -187,7 +190,11 @@ def run_serve(arguments: argparse.Namespace, stream: TextIO) -> None:
         arguments,
         avatar=arguments.avatar,
         max_sessions=arguments.max_sessions,
-        token=arguments.token,
+        token=arguments.token or os.environ.get(TOKEN_VARIABLE) or None,
+        public_hosts=tuple(arguments.public_host),
+        is_behind_proxy=arguments.behind_proxy,
+        limits=dict(arguments.limit),
+        longest_session_s=None if arguments.longest_session is None else 60.0 * arguments.longest_session,
         cors_origins=tuple(arguments.cors_origin),
         chunk_latents=arguments.chunk,
         is_test_pattern=arguments.test_pattern,
@@ -215,7 +222,8 @@ def _server_options(kind: type[Options], arguments: argparse.Namespace, **more: 
     from streamer.media.ice_servers import IceServer
 
     try:
-        ice_servers = tuple(IceServer.parse(text) for text in arguments.ice_server)
+        named = arguments.ice_server or os.environ.get(ICE_VARIABLE, "").split()
+        ice_servers = tuple(IceServer.parse(text) for text in named)
     except ValueError as error:
         raise InputError(str(error)) from error
     return kind(

@@ -11,6 +11,7 @@ AvatarError
 ├── ProtocolError           a message, an SDP or a request that cannot be used
 ├── SessionError            a session or connection that is not there, or not in a state for what was asked
 ├── CapacityError           no room for another session; try again later
+│   └── RateError           one client asks too often
 ├── ChildError              a child process cannot be started, fails, or does not answer
 │   └── ChildLost           it ended while it was asked for something
 ├── StepCancelled           a step of the engine was taken back before its frames were there
@@ -87,6 +88,10 @@ class ChildError(AvatarError):
 
 class ChildLost(ChildError):
     """A child process ended while it was asked for something, or before."""
+
+
+class RateError(CapacityError):
+    """One client, or one session's clients together, ask more often than they may."""
 
 
 class StepCancelled(AvatarError):

@@ -9,6 +9,7 @@ from streamer.errors import (
     EngineError,
     MissingExtraError,
     ProtocolError,
+    RateError,
     SessionError,
     TextError,
     UnknownAvatarError,
@@ -30,8 +31,10 @@ STATUS = {
     "method_not_allowed": 405,
     "not_acceptable": 406,
     "out_of_order": 409,
+    "timeout": 408,
     "too_large": 413,
     "unsupported_media": 415,
+    "too_many": 429,
     "no_voice": 501,
     "busy": 503,
     "engine_lost": 503,
@@ -51,6 +54,7 @@ def code_of(error: AvatarError) -> str:
     if isinstance(error, (ProtocolError, SessionError)):
         return error.code
     for kind, code in (
+        (RateError, "too_many"),
         (CapacityError, "busy"),
         (EngineError, "engine_lost"),
         (MissingExtraError, "no_voice"),

@@ -30,7 +30,7 @@ Mode = Literal["conversation", "broadcast"]
 State = Literal["idle", "speaking", "interrupted"]
 Source = Literal["microphone", "text", "file", "stream"]
 StopReason = Literal["finished", "interrupted", "failed"]
-ClosedReason = Literal["deleted", "server_stopping", "engine_lost", "idle", "internal"]
+ClosedReason = Literal["deleted", "server_stopping", "engine_lost", "idle", "time_limit", "internal"]
 
 
 def _is_utf8(text: str) -> str:

@@ -18,6 +18,7 @@ const SERVER_ROOT = new URL("..", import.meta.url).href;
 const CLOSED_BECAUSE = {
   deleted: "The session was ended.",
   server_stopping: "The server is shutting down.",
+  time_limit: "The session has reached its longest time.",
   engine_lost: "The engine that makes the picture stopped and could not be started again.",
   idle: "The session ended because nobody was connected.",
   internal: "Something failed on the server.",

@@ -13,7 +13,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from models.threads import calm_threads
 from streamer.child import ChildProcess
@@ -26,6 +26,7 @@ from streamer.errors import CapacityError, ChildError, ChildLost, EngineError, E
 __all__ = ["Engine", "EngineChunk", "EngineStream", "StepCancelled"]
 
 log = logging.getLogger("streamer.engine")
+HANGING_S = 2.0  # of silence, after which it is said that it hangs
 MAX_STARTS = 5  # in a row that fail, before the engine is given up
 _FIRST_DELAY_S, _MAX_DELAY_S = 0.25, 4.0  # before it is started again after it died without finishing a step
 
@@ -80,6 +81,13 @@ class Engine:
     def is_ready(self) -> bool:
         """False while the process is being started again, and after `close`."""
         return self._is_up
+
+    @property
+    def state(self) -> Literal["ready", "starting", "hanging"]:
+        """What it is doing; it hangs when a step has waited for 2 s without a word of the process."""
+        if not self._is_up:
+            return "starting"
+        return "hanging" if self._silent_s() > HANGING_S else "ready"
 
     @property
     def streams(self) -> int:
@@ -228,10 +236,14 @@ class Engine:
         if not self._has_died.is_set():
             self._come_up()
 
+    def _silent_s(self) -> float:
+        """For how long a step has waited without a word of the process."""
+        oldest = [s for stream in self._streams.values() if (s := stream.oldest_s) is not None]
+        return time.monotonic() - max(min(oldest), self._heard_s) if oldest else 0.0
+
     def _watch(self) -> None:
         """End a process that has not answered for `hang_s` although steps wait: it is started again then."""
-        oldest = [s for stream in self._streams.values() if (s := stream.oldest_s) is not None]
-        if self.is_ready and oldest and time.monotonic() - max(min(oldest), self._heard_s) > self.config.hang_s:
+        if self.is_ready and self._silent_s() > self.config.hang_s:
             log.error("the engine has not answered for %g s and is ended", self.config.hang_s)
             self._process.kill()
         self._watchdog = asyncio.get_running_loop().call_later(self.config.hang_s / 4, self._watch)

@@ -11,9 +11,9 @@ from aiohttp import web
 from streamer.errors import AvatarError, CapacityError
 from streamer.faults import INTERNAL, code_of
 from streamer.protocol import prepare
-from streamer.server.access import Access
-from streamer.server.pages import ACCESS, add_pages, page_folder
-from streamer.server.requests import failure
+from streamer.server.access import ACCESS, Access
+from streamer.server.pages import add_pages, page_folder
+from streamer.server.requests import check_encoding, failure
 from streamer.server.routes import SITE, Site, accepted_types, add_routes
 
 SECURITY_HEADERS = {
@@ -54,31 +54,43 @@ def create_app(site: Site, access: Access, folder: Path | None = None) -> web.Ap
 @web.middleware
 async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Lets in who may come in, and turns every error into the protocol's form."""
-    access = request.app[ACCESS]
-    if request.method == "OPTIONS" and request.path.startswith("/v1/"):
-        return web.Response(status=204, headers=accepted_types(request.path))
-    if not access.is_origin_allowed(request) and (request.method != "GET" or request.path.endswith("/events")):
-        return failure("forbidden", "This site may not use the avatar; the server can allow it with --cors-origin.")
-    if not access.is_allowed(request):
-        response = failure("unauthorized", "This server wants a token: Authorization: Bearer TOKEN.")
-        response.headers["WWW-Authenticate"] = "Bearer"
-        return response
     try:
+        request.app[ACCESS].check(request, request.app[SITE].limits)
+        if request.method == "OPTIONS" and request.path.startswith("/v1/"):
+            return web.Response(status=204, headers=accepted_types(request.path))
+        check_encoding(request)
         return await handler(request)
     except AvatarError as error:
-        return failure(code_of(error), str(error), error.retry_after_s if isinstance(error, CapacityError) else None)
+        code = code_of(error)
+        _log_refusal(request, code)
+        response = failure(code, str(error), error.retry_after_s if isinstance(error, CapacityError) else None)
+        if response.status == 401:
+            response.headers["WWW-Authenticate"] = "Bearer"
+        return response
     except web.HTTPException as error:
         if error.status < 400:
             raise
         code, message = _STATUS_CODES.get(error.status, ("bad_message", error.reason))
+        _log_refusal(request, code)
         response = failure(code, message)
         response.set_status(error.status)
         if "Allow" in error.headers:
             response.headers["Allow"] = error.headers["Allow"]
         return response
     except Exception:
-        log.exception("%s %s failed", request.method, request.path)
+        log.exception("%s failed", _asked(request))
         return failure("internal", INTERNAL)
+
+
+def _asked(request: web.Request) -> str:
+    """What was asked for, without a word of the client's."""
+    resource = request.match_info.route.resource
+    method = request.method if request.method in ("GET", "POST", "PATCH", "DELETE", "OPTIONS") else "a method"
+    return f"{method} {'an unknown address' if resource is None else resource.canonical}"
+
+
+def _log_refusal(request: web.Request, code: str) -> None:
+    log.warning("refused %s from %s: %s", _asked(request), request.app[ACCESS].client(request), code)
 
 
 async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
@@ -13,6 +12,7 @@ from streamer.session.control import Controller
 from streamer.session.session import Session
 
 HEARTBEAT_S = 15.0
+CLOSE_TIMEOUT_S = 2.0
 MAX_WAITING = 256
 MAX_OPTIONAL_WAITING = 32
 # Larger messages than the protocol allows are still read, so that they can be answered; far larger ones end it.
@@ -29,29 +29,27 @@ class SocketListener:
 
     def __init__(self, socket: web.WebSocketResponse):
         self._socket = socket
-        self._waiting: deque[str] = deque()
-        self._more = asyncio.Event()
-        self.is_too_slow = False
+        self._waiting: asyncio.Queue[str] = asyncio.Queue(MAX_WAITING)
+        self.too_slow = asyncio.Event()
 
     def send(self, message: str, is_optional: bool = False) -> None:
-        if is_optional and len(self._waiting) >= MAX_OPTIONAL_WAITING:
+        """Queues a message."""
+        if is_optional and self._waiting.qsize() >= MAX_OPTIONAL_WAITING:
             return
-        if len(self._waiting) >= MAX_WAITING:
-            self.is_too_slow = True
+        if self._waiting.full():
+            self.too_slow.set()
         else:
-            self._waiting.append(message)
-        self._more.set()
+            self._waiting.put_nowait(message)
 
     async def run(self) -> None:
-        """Sends until the socket is closed or too slow."""
-        while not self.is_too_slow and not self._socket.closed:
-            await self._more.wait()
-            self._more.clear()
-            await self.flush()
+        """Sends until the socket is closed."""
+        while not self._socket.closed:
+            await self._socket.send_str(await self._waiting.get())
 
     async def flush(self) -> None:
-        while self._waiting and not self.is_too_slow and not self._socket.closed:
-            await self._socket.send_str(self._waiting.popleft())
+        """Sends what waits."""
+        while not self._waiting.empty() and not self._socket.closed:
+            await self._socket.send_str(self._waiting.get_nowait())
 
 
 async def serve_events(request: web.Request, session: Session) -> web.WebSocketResponse:
@@ -62,18 +60,17 @@ async def serve_events(request: web.Request, session: Session) -> web.WebSocketR
     controller = Controller(session, listener.send)
     listener.send(dump(session.audience.message))
     session.audience.join(listener)
-    reading = asyncio.ensure_future(_read(socket, controller))
-    writing = asyncio.ensure_future(listener.run())
-    ending = asyncio.ensure_future(session.ended())
+    work = (_read(socket, controller), listener.run(), session.ended(), listener.too_slow.wait())
+    tasks = [asyncio.ensure_future(part) for part in work]
     try:
-        await asyncio.wait((reading, writing, ending), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for task in (reading, writing, ending):
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(reading, writing, ending, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         controller.close()
         session.audience.leave(listener)
-        await _close(socket, listener)
+        await _close(request, socket, listener)
     return socket
 
 
@@ -83,12 +80,16 @@ async def _read(socket: web.WebSocketResponse, controller: Controller) -> None:
             await controller.handle(message.data)
 
 
-async def _close(socket: web.WebSocketResponse, listener: SocketListener) -> None:
-    """Says the last words, `closed` among them, if the client still listens."""
+async def _close(request: web.Request, socket: web.WebSocketResponse, listener: SocketListener) -> None:
+    """Says the last words, `closed` among them, if the client still listens; hangs up if it does not."""
     try:
-        async with asyncio.timeout(2.0):
-            await listener.flush()
-            code = WSCloseCode.TRY_AGAIN_LATER if listener.is_too_slow else WSCloseCode.OK
-            await socket.close(code=code)
+        async with asyncio.timeout(CLOSE_TIMEOUT_S):
+            if listener.too_slow.is_set():
+                await socket.close(code=WSCloseCode.TRY_AGAIN_LATER)
+            else:
+                await listener.flush()
+                await socket.close()
     except (TimeoutError, ConnectionError) as error:
         log.info("a WebSocket did not take its end: %r", error)
+        if request.transport is not None:
+            request.transport.abort()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from streamer.server.access import Access
+from streamer.server.access import ACCESS
 
 PAGES = {"/": "index.html", "/index.html": "index.html", "/embed.html": "embed.html", "/viewer.html": "viewer.html"}
 NO_PAGE = "The server runs, but its page is not installed here; docs/protocol.md says how to talk to it.\n"
@@ -91,6 +91,3 @@ def content_policy(page: str, embedders: list[str]) -> str:
             " ".join(["frame-ancestors 'self'", *embedders]),
         ]
     )
-
-
-ACCESS = web.AppKey("access", Access)

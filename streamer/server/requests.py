@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import tempfile
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from typing import IO
 
 from aiohttp import web
@@ -17,6 +19,8 @@ from streamer.protocol import error_body
 SDP = "application/sdp"
 SDP_FRAGMENT = "application/trickle-ice-sdpfrag"
 JSON = "application/json"
+BODY_TIMEOUT_S = 10.0
+UPLOAD_TIMEOUT_S = 120.0
 
 
 def failure(code: str, message: str, retry_after_s: int | None = None) -> web.Response:
@@ -29,41 +33,50 @@ async def read_body(request: web.Request, limit: int) -> bytes:
     """The whole body.
 
     Raises:
-        ProtocolError: if it is larger than `limit` bytes.
+        ProtocolError: if it is larger than `limit` bytes, or does not come within 10 s.
     """
-    check_length(request, limit)
-    parts, size = [], 0
-    async for part in request.content.iter_chunked(64 * 1024):
-        size += len(part)
-        if size > limit:
-            raise _too_large(limit)
-        parts.append(part)
-    return b"".join(parts)
+    async with _deadline(BODY_TIMEOUT_S):
+        return b"".join([part async for part in _parts(request, limit)])
 
 
 async def save_body(request: web.Request, limit: int) -> IO[bytes]:
     """The whole body as a file without a name: whatever happens to this process, nothing of it stays on the disk.
 
     Raises:
-        ProtocolError: if it is empty, or larger than `limit` bytes.
+        ProtocolError: if it is empty, larger than `limit` bytes, or does not come within two minutes.
     """
-    check_length(request, limit)
-    size = 0
     file = tempfile.TemporaryFile()
     try:
         # writes go to the page cache; the largest takes well under a millisecond
-        async for part in request.content.iter_chunked(64 * 1024):
-            size += len(part)
-            if size > limit:
-                raise _too_large(limit)
-            file.write(part)
-        if not size:
+        async with _deadline(UPLOAD_TIMEOUT_S):
+            async for part in _parts(request, limit):
+                file.write(part)
+        if not file.tell():
             raise ProtocolError("There is no sound in the body.", "bad_audio")
         file.flush()
     except BaseException:
         file.close()
         raise
     return file
+
+
+@asynccontextmanager
+async def _deadline(timeout_s: float) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(timeout_s):
+            yield
+    except TimeoutError as error:
+        raise ProtocolError(f"The body did not come within {timeout_s:g} s.", "timeout") from error
+
+
+async def _parts(request: web.Request, limit: int) -> AsyncIterator[bytes]:
+    check_length(request, limit)
+    size = 0
+    async for part in request.content.iter_chunked(64 * 1024):
+        size += len(part)
+        if size > limit:
+            raise _too_large(limit)
+        yield part
 
 
 def check_length(request: web.Request, limit: int) -> None:
@@ -75,6 +88,15 @@ def check_length(request: web.Request, limit: int) -> None:
 def _too_large(limit: int) -> ProtocolError:
     size = f"{limit >> 20} MiB" if limit >= 1 << 20 else f"{limit >> 10} KiB"
     return ProtocolError(f"The body may have at most {size}.", "too_large")
+
+
+def check_encoding(request: web.Request) -> None:
+    """
+    Raises:
+        ProtocolError: if the body is packed: a few bytes could become any number.
+    """
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise ProtocolError("The body has to come as it is, without Content-Encoding.", "unsupported_media")
 
 
 def check_type(request: web.Request, wanted: str, is_optional: bool = False) -> None:

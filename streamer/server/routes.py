@@ -9,6 +9,7 @@ from aiohttp import web
 
 from models.gallery import Avatar
 from streamer.media.ice_servers import IceServer
+from streamer.presenters import find_avatar
 from streamer.protocol import (
     MAX_JSON_BYTES,
     MAX_SDP_BYTES,
@@ -20,7 +21,9 @@ from streamer.protocol import (
     check_fields,
     parse_request,
 )
+from streamer.server.access import ACCESS
 from streamer.server.events import serve_events
+from streamer.server.limits import Limits
 from streamer.server.requests import (
     JSON,
     SDP,
@@ -45,14 +48,15 @@ class Site:
 
     Attributes:
         avatars: the gallery as far as this server's preset can show it.
-        is_engine_ready: for /healthz.
+        engine_state: for /healthz: "ready", "starting" or "hanging".
     """
 
     registry: Registry
     metrics: Metrics
     avatars: list[Avatar]
     ice_servers: list[IceServer]
-    is_engine_ready: Callable[[], bool]
+    limits: Limits
+    engine_state: Callable[[], str]
 
 
 SITE = web.AppKey("site", Site)
@@ -95,6 +99,12 @@ def _session(request: web.Request) -> Session:
     return request.app[SITE].registry.get(request.match_info["session"])
 
 
+def _count(request: web.Request, name: str, session: Session | None = None) -> None:
+    """Counts a request against its client's limit, and the session's. Raises RateError."""
+    client = request.app[ACCESS].client(request)
+    request.app[SITE].limits.take(name, client, None if session is None else session.ident)
+
+
 async def list_avatars(request: web.Request) -> web.Response:
     return web.json_response(
         [
@@ -111,18 +121,21 @@ async def list_avatars(request: web.Request) -> web.Response:
 
 
 async def picture(request: web.Request) -> web.StreamResponse:
-    for avatar in request.app[SITE].avatars:
-        if avatar.name == request.match_info["name"]:
-            return web.FileResponse(avatar.picture, headers={"Cache-Control": "max-age=3600"})
-    raise web.HTTPNotFound
+    avatar = find_avatar(request.match_info["name"], request.app[SITE].avatars)
+    return web.FileResponse(avatar.picture, headers={"Cache-Control": "max-age=3600"})
 
 
 async def create_session(request: web.Request) -> web.Response:
     check_type(request, JSON, is_optional=True)
     body = await read_body(request, MAX_JSON_BYTES)
-    session = await request.app[SITE].registry.create(parse_request(SessionRequest, body, "A session"))
+    session = await _create(request, parse_request(SessionRequest, body, "A session"))
     described = session.audience.info.model_dump(mode="json")
     return web.json_response(described, status=201, headers={"Location": f"/v1/sessions/{session.ident}"})
+
+
+async def _create(request: web.Request, wanted: SessionRequest, name: str | None = None) -> Session:
+    _count(request, "sessions")
+    return await request.app[SITE].registry.create(wanted, name, request.app[ACCESS].client(request))
 
 
 async def show_session(request: web.Request) -> web.Response:
@@ -151,7 +164,7 @@ async def whip(request: web.Request) -> web.Response:
     if wanted.session is not None and wanted.session in registry:
         return await _join(request, registry.get(wanted.session), "caller", offer)
     described = SessionRequest(avatar=wanted.avatar, prompt=wanted.prompt, mode=wanted.mode)
-    session = await registry.create(described, wanted.session)
+    session = await _create(request, described, wanted.session)
     try:
         return await _join(request, session, "caller", offer)
     except BaseException:
@@ -171,6 +184,7 @@ async def _read_offer(request: web.Request) -> str:
 
 
 async def _join(request: web.Request, session: Session, role: Role, offer: str) -> web.Response:
+    _count(request, "offers", session)
     ident, answer = await session.audience.connect(
         offer, role, lambda send: Controller(session, send, can_control=role == "caller")
     )
@@ -182,8 +196,10 @@ async def _join(request: web.Request, session: Session, role: Role, offer: str) 
 
 
 async def add_candidates(request: web.Request) -> web.Response:
-    connection = _session(request).audience.connection(request.match_info["connection"])
+    session = _session(request)
+    connection = session.audience.connection(request.match_info["connection"])
     check_type(request, SDP_FRAGMENT)
+    _count(request, "candidates", session)
     await connection.peer.add_candidates((await read_body(request, MAX_SDP_BYTES)).decode("utf-8", "replace"))
     return web.Response(status=204)
 
@@ -203,9 +219,10 @@ async def say(request: web.Request) -> web.Response:
 async def play_file(request: web.Request) -> web.Response:
     session = _session(request)
     check_length(request, MAX_SOUND_FILE_BYTES)
-    session.speech.check_room()
-    file = await save_body(request, MAX_SOUND_FILE_BYTES)
-    name, duration_ms = await session.speech.play_file(file)
+    _count(request, "uploads", session)
+    with session.speech.place():
+        file = await save_body(request, MAX_SOUND_FILE_BYTES)
+        name, duration_ms = await session.speech.play_file(file)
     return web.json_response({"utterance": name, "duration_ms": duration_ms}, status=202)
 
 
@@ -216,13 +233,15 @@ async def interrupt(request: web.Request) -> web.Response:
 
 
 async def events(request: web.Request) -> web.StreamResponse:
-    return await serve_events(request, _session(request))
+    session, limits, client = _session(request), request.app[SITE].limits, request.app[ACCESS].client(request)
+    with limits.place("sockets", client), limits.place("sockets", session.ident):
+        return await serve_events(request, session)
 
 
 async def health(request: web.Request) -> web.Response:
-    is_ready = request.app[SITE].is_engine_ready()
-    body = {"status": "ok" if is_ready else "unavailable", "engine": "ready" if is_ready else "starting"}
-    return web.json_response(body, status=200 if is_ready else 503)
+    state = request.app[SITE].engine_state()
+    body = {"status": "ok" if state == "ready" else "unavailable", "engine": state}
+    return web.json_response(body, status=200 if state == "ready" else 503)
 
 
 async def show_metrics(request: web.Request) -> web.Response:

@@ -6,11 +6,10 @@ import asyncio
 import contextlib
 import errno
 import ipaddress
-import logging
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import TextIO
 from aiohttp import web
 
 from models.gallery import list_avatars
+from streamer import log
 from streamer.engine import Engine, EngineConfig
 from streamer.errors import InputError, OutputError
 from streamer.mark import Mark
@@ -26,6 +26,7 @@ from streamer.media.network import Network
 from streamer.presenters import preset_frame_size, showable
 from streamer.server.access import Access
 from streamer.server.app import create_app
+from streamer.server.limits import Limits
 from streamer.server.options import ServerOptions
 from streamer.server.routes import Site
 from streamer.session.assembly import Assembly
@@ -46,6 +47,10 @@ class ServeOptions(ServerOptions):
     Attributes:
         max_sessions: None for as many as the engine can serve in real time.
         is_test_pattern: frames that flash with the sound, without models.
+        public_hosts: names by which clients call the server, besides localhost and its address.
+        is_behind_proxy: whether `X-Forwarded-*` are a proxy's words, and no client's.
+        limits: numbers that differ from `streamer.server.limits.DEFAULTS`.
+        longest_session_s: None for no end.
         network: the addresses and ports that media uses.
         page_folder: None for the page that comes with the package.
     """
@@ -54,6 +59,10 @@ class ServeOptions(ServerOptions):
     max_sessions: int | None = None
     token: str | None = None
     cors_origins: tuple[str, ...] = ()
+    public_hosts: tuple[str, ...] = ()
+    is_behind_proxy: bool = False
+    limits: Mapping[str, int] = field(default_factory=dict)
+    longest_session_s: float | None = None
     chunk_latents: int = 2
     is_test_pattern: bool = False
     mark: Mark | None = field(default_factory=Mark)
@@ -67,7 +76,7 @@ def run_server(options: ServeOptions, stream: TextIO) -> None:
     Raises:
         AvatarError: with one sentence, if it cannot start.
     """
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    log.set_up()
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(_serve(options, stream))
 
@@ -112,7 +121,7 @@ async def start(options: ServeOptions, stack: AsyncExitStack) -> str:
     Raises:
         AvatarError: with one sentence, if it cannot start.
     """
-    access, config = _checked(options)
+    access, limits, config = _checked(options)
     avatars = list_avatars()
     listening = stack.enter_context(contextlib.closing(listen(options.host, options.port)))
     is_local = ipaddress.ip_address(listening.getsockname()[0]).is_loopback
@@ -135,15 +144,19 @@ async def start(options: ServeOptions, stack: AsyncExitStack) -> str:
         default_avatar=options.avatar,
         chunk_latents=options.chunk_latents,
         ice_servers=options.ice_servers,
+        longest_session_s=options.longest_session_s,
         network=replace(options.network, is_local=is_local),
     )
     most = options.max_sessions or min(default_max_sessions(engine.facts.warm_rtf), config.max_streams)
-    registry = Registry(assembly.build, assembly.choose, metrics, most, assembly.times.chunk_s)
+    registry = Registry(
+        assembly.build, assembly.choose, metrics, most, assembly.times.chunk_s, limits.numbers["unseen"]
+    )
     metrics.watch(lambda: [session.figures for session in registry], lambda: engine.restarts)
-    site = Site(registry, metrics, avatars, list(options.ice_servers), lambda: engine.is_ready)
+    site = Site(registry, metrics, avatars, list(options.ice_servers), limits, lambda: engine.state)
     runner = web.AppRunner(
         create_app(site, access, options.page_folder),
         access_log=None,
+        auto_decompress=False,
         keepalive_timeout=KEEP_ALIVE_S,
         shutdown_timeout=SHUTDOWN_S,
     )
@@ -154,7 +167,7 @@ async def start(options: ServeOptions, stack: AsyncExitStack) -> str:
     return address_of(options.host, listening)
 
 
-def _checked(options: ServeOptions) -> tuple[Access, EngineConfig]:
+def _checked(options: ServeOptions) -> tuple[Access, Limits, EngineConfig]:
     """What can be wrong with the options, found before anything is started.
 
     Raises:
@@ -174,7 +187,11 @@ def _checked(options: ServeOptions) -> tuple[Access, EngineConfig]:
             max_streams=options.max_sessions or MOST_STREAMS,
             mark=options.mark,
         )
-        return Access(options.token, options.cors_origins), config
+        hosts = [*options.public_hosts, *([options.host] if options.host not in ("", "0.0.0.0", "::") else [])]
+        if options.is_behind_proxy and not options.public_hosts:
+            raise ValueError("behind a proxy the server has to be told by which name it is called: --public-host NAME")
+        access = Access(options.token, options.cors_origins, hosts, options.is_behind_proxy)
+        return access, Limits(options.limits), config
     except ValueError as error:
         raise InputError(str(error)) from error
 

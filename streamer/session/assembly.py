@@ -36,6 +36,7 @@ class Assembly:
         avatars: the gallery as far as it can be shown.
         default_avatar: of a session that does not ask for one; None for the first.
         chunk_latents: of every session.
+        longest_session_s: None for no end.
 
     Raises:
         UnknownAvatarError: if there is no such default avatar.
@@ -50,10 +51,12 @@ class Assembly:
         *,
         default_avatar: str | None = None,
         chunk_latents: int = 3,
+        longest_session_s: float | None = None,
         ice_servers: Sequence[IceServer] = (),
         network: Network | None = None,
     ):
         self.times = ChunkTimes.of_engine(chunk_latents, engine.facts.delay_frames, engine.facts.warm_rtf)
+        self._longest_session_s = longest_session_s
         self._engine = engine
         self._voice = voice
         self._uploads = Uploads()
@@ -98,7 +101,7 @@ class Assembly:
                 find_avatar=self.choose,
                 frame_size=facts.frame_size,
             )
-            return Session(ident, spec, parts, times, self._metrics)
+            return Session(ident, spec, parts, times, self._metrics, self._longest_session_s)
         except BaseException:
             await stream.close()
             raise

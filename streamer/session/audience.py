@@ -52,6 +52,7 @@ class Audience:
         self._hub = hub
         self._tasks = tasks
         self._metrics = metrics
+        self.has_been_joined = False
         self._websockets = 0
         self._joined = asyncio.Event()  # set while anybody is connected
         self._left = asyncio.Event()  # set while nobody is
@@ -204,6 +205,7 @@ class Audience:
 
     def _changed(self) -> None:
         is_empty = not self.connections and not self._websockets
+        self.has_been_joined |= not is_empty
         entered, left = (self._left, self._joined) if is_empty else (self._joined, self._left)
         entered.set()
         left.clear()

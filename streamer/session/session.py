@@ -11,6 +11,7 @@ import numpy as np
 
 from models.gallery import Avatar
 from streamer.errors import EngineError, ProtocolError
+from streamer.log import shortened
 from streamer.media import FPS
 from streamer.protocol import Closed, ClosedReason, Emotion, ErrorMessage, SessionInfo, prompt_text
 from streamer.session.audience import Audience
@@ -37,6 +38,7 @@ class Session:
     Args:
         ident: of the session; hard to guess, for whoever knows it may join.
         times: of its chunks.
+        longest_s: after which it ends; None for no end.
         now_ms: time of day, milliseconds.
     """
 
@@ -47,6 +49,7 @@ class Session:
         parts: SessionParts,
         times: ChunkTimes,
         metrics: Metrics,
+        longest_s: float | None = None,
         now_ms: Callable[[], int] = lambda: int(time.time() * 1000),
     ):
         self.ident = ident
@@ -70,6 +73,7 @@ class Session:
         self.figures = Figures(times, parts, self.audience, metrics)
         self.chunks = ChunkLoop(times, parts, self.cutter, self.timeline, self.figures, self.hub, self.tasks)
         self.speech = Speech(spec, parts, self.cutter, self.chunks, self.hub, self.tasks)
+        self._longest_s = longest_s
         self._is_barge_in = spec.is_barge_in
         self._is_prompt_own = spec.prompt != spec.avatar.prompt
         self._next_avatar: tuple[Avatar, np.ndarray] | None = None
@@ -83,17 +87,19 @@ class Session:
                 self.tasks.spawn(self.chunks.run(self._between_chunks))
                 self.tasks.spawn(self.figures.report(self.hub))
                 self.tasks.spawn(self._end_when_alone())
+                if self._longest_s is not None:
+                    self.tasks.spawn(self._end_at(self._longest_s))
                 if self._is_barge_in:
                     self.tasks.spawn(self.speech.listen())
                 self.has_started.set()
                 await self._ended.wait()
                 self.tasks.cancel()
         except* EngineError as errors:
-            log.error("session %s lost the engine: %s", self.ident, errors.exceptions[0])
+            log.error("session %s lost the engine: %s", shortened(self.ident), errors.exceptions[0])
             self.end("engine_lost")
         except* Exception as errors:
             if self.end_reason is None:
-                log.error("session %s failed", self.ident, exc_info=errors)
+                log.error("session %s failed", shortened(self.ident), exc_info=errors)
             self.end("internal")
         finally:
             self.end("server_stopping")
@@ -117,6 +123,10 @@ class Session:
     async def _end_when_alone(self) -> None:
         await self.audience.gone()
         self.end("idle")
+
+    async def _end_at(self, media_s: float) -> None:
+        await self.parts.clock.wait_until(media_s)
+        self.end("time_limit")
 
     async def set_prompt(self, prompt: str | None, emotion: Emotion | None, gestures: float | None) -> None:
         """From the next chunk on.

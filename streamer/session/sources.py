@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import aclosing
+from contextlib import aclosing, contextmanager
 
 import numpy as np
 
@@ -150,12 +150,14 @@ class StreamUtterance(Utterance):
 
     Args:
         sample_rate: of the PCM, Hz.
+        queue: of the session, which bounds what all its streams hold.
     """
 
-    def __init__(self, name: str, sample_rate: int, now: float):
+    def __init__(self, name: str, sample_rate: int, now: float, queue: Queue):
         super().__init__(name, "stream", STREAM_START_SAMPLES)
         self.sample_rate = sample_rate
         self.last_append_s = now
+        self._queue = queue
         self._resampler = PcmResampler(sample_rate)
 
     async def append(self, pcm: bytes, now: float) -> None:
@@ -165,7 +167,7 @@ class StreamUtterance(Utterance):
             ProtocolError: if too much is waiting already; nothing is added then.
         """
         coming = len(pcm) // 2 * PLAYED_RATE_HZ // self.sample_rate
-        if self._samples + coming > MAX_STREAM_SAMPLES:
+        if self._queue.stream_samples + coming > MAX_STREAM_SAMPLES:
             limit = MAX_STREAM_SAMPLES // PLAYED_RATE_HZ
             raise ProtocolError(f"{limit} s of sound are waiting to be played: append the rest later.", "busy")
         self.last_append_s = now
@@ -190,6 +192,7 @@ class Queue:
 
     def __init__(self) -> None:
         self._waiting: deque[Utterance] = deque()
+        self._places = 0  # taken by files that are still to come
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -201,21 +204,32 @@ class Queue:
     def head(self) -> Utterance | None:
         return self._waiting[0] if self._waiting else None
 
-    def check_room(self) -> None:
-        """
+    @property
+    def stream_samples(self) -> int:
+        """What agents appended and is not played yet, of all their streams."""
+        return sum(waiting.buffered_samples for waiting in self._waiting if isinstance(waiting, StreamUtterance))
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """A place for what is still to come.
+
         Raises:
             CapacityError: if the queue is full.
         """
-        if len(self._waiting) >= MAX_QUEUED:
+        if len(self._waiting) + self._places >= MAX_QUEUED:
             raise CapacityError(f"{MAX_QUEUED} utterances are waiting already; try again when one has been said.", 5)
+        self._places += 1
+        try:
+            yield
+        finally:
+            self._places -= 1
 
     def add(self, utterance: Utterance) -> None:
-        """
+        """Adds one that a place is taken for.
+
         Raises:
-            CapacityError: if the queue is full.
             ProtocolError: if its id is in use.
         """
-        self.check_room()
         if any(other.name == utterance.name for other in self._waiting):
             raise ProtocolError(f"The id {utterance.name} belongs to another utterance that is not finished.")
         self._waiting.append(utterance)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import IO
 
 from streamer.errors import MissingExtraError, ProtocolError
@@ -34,12 +36,15 @@ class Speech:
         self._tasks = tasks
         self._names = 0
 
-    def check_room(self) -> None:
-        """
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """A place in the queue for a file that is still to come.
+
         Raises:
-            CapacityError: if no utterance can be queued now.
+            CapacityError: if the queue is full.
         """
-        self._cutter.queue.check_room()
+        with self._cutter.queue.place():
+            yield
 
     def say(self, text: str, name: str | None = None) -> str:
         """Queues a text; returns the utterance's id.
@@ -52,19 +57,22 @@ class Speech:
             self._parts.voice.check()
         except MissingExtraError as error:
             raise ProtocolError(str(error), "no_voice") from error
-        utterance = self._enqueue(Utterance(self._name(name), "text"))
+        with self.place():
+            utterance = Utterance(self._name(name), "text")
+            self._enqueue(utterance)
         self._tasks.spawn(utterance.fill(spoken(self._parts.voice, text, self._spec.seed)))
         return utterance.name
 
     async def play_file(self, file: IO[bytes]) -> tuple[str, int | None]:
-        """Queues a sound file, which is closed in the end; returns the utterance's id and the length in ms, if known.
+        """Queues a sound file that a `place` is taken for, and closes it in the end.
+
+        Returns:
+            The utterance's id and its length in ms, if known.
 
         Raises:
             AudioError, ProtocolError: if there is no sound in it.
-            CapacityError: if the queue is full.
         """
         try:
-            self.check_room()
             sound = self._parts.uploads.sound(file)
             utterance = Utterance(self._name(None), "file")
             filling = self._tasks.spawn(utterance.fill(sound.blocks()))
@@ -88,8 +96,9 @@ class Speech:
         Raises:
             ProtocolError, CapacityError: if it cannot be queued.
         """
-        utterance = StreamUtterance(self._name(name), sample_rate, time.monotonic())
-        self._enqueue(utterance)
+        with self.place():
+            utterance = StreamUtterance(self._name(name), sample_rate, time.monotonic(), self._cutter.queue)
+            self._enqueue(utterance)
         return utterance
 
     def clear_streams(self) -> None:
@@ -118,10 +127,9 @@ class Speech:
         """Forgets what waits, and lets go of whoever fills it."""
         self._cutter.queue.clear()
 
-    def _enqueue(self, utterance: Utterance) -> Utterance:
+    def _enqueue(self, utterance: Utterance) -> None:
         self._cutter.queue.add(utterance)
         self._hub.emit(Queued(utterance=utterance.name))
-        return utterance
 
     def _name(self, wanted: str | None) -> str:
         if wanted is not None:

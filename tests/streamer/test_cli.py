@@ -235,6 +235,7 @@ def test_options_of_serve_reach_the_server(monkeypatch: pytest.MonkeyPatch) -> N
     line = "serve --host 0.0.0.0 --port 9000 --preset tiny --device cuda --threads 2 --avatar tom --max-sessions 3"
     line += " --media-host 10.0.0.5 --media-host fd00::5 --udp-ports 50000-50003 --public-address 203.0.113.7"
     line += " --ice-server stun:a.example --ice-server turn:b.example,ann,pw --token T --cors-origin https://c.example"
+    line += " --public-host c.example --behind-proxy --limit offers=5 --limit unseen=2 --longest-session 30"
     line += " --chunk 2 --test-pattern --no-mark"
     assert cli.main(line.split()) == 0
     options = seen[0]
@@ -243,9 +244,29 @@ def test_options_of_serve_reach_the_server(monkeypatch: pytest.MonkeyPatch) -> N
     assert [server.url for server in options.ice_servers] == ["stun:a.example", "turn:b.example"]
     assert options.network.addresses == ("10.0.0.5", "fd00::5") and options.network.public_address == "203.0.113.7"
     assert options.network.ports == range(50_000, 50_004)
+    assert options.public_hosts == ("c.example",) and options.is_behind_proxy and options.longest_session_s == 1800
+    assert options.limits == {"offers": 5, "unseen": 2}
     assert options.ice_servers[1].credential == "pw" and options.token == "T"
     assert options.cors_origins == ("https://c.example",) and options.is_test_pattern and options.mark is None
     assert cli.main(["serve"]) == 0 and seen[1].mark is not None and seen[1].max_sessions is None
+
+
+def test_secrets_of_serve_come_from_files_and_the_environment(monkeypatch, tmp_path: Path, capsys) -> None:
+    serve = pytest.importorskip("streamer.server.serve")
+    seen = []
+    monkeypatch.setattr(serve, "run_server", lambda options, stream: seen.append(options))
+    (tmp_path / "token").write_text("hunter2\n")
+    (tmp_path / "turn").write_text("turn:b.example,ann,pw\n")
+    files = ["serve", "--token", f"@{tmp_path}/token", "--ice-server", f"@{tmp_path}/turn"]
+    assert cli.main(files) == 0
+    monkeypatch.setenv("INFINITY_AVATAR_TOKEN", "hunter2")
+    monkeypatch.setenv("INFINITY_AVATAR_ICE_SERVERS", "turn:b.example,ann,pw")
+    assert cli.main(["serve"]) == 0
+    for options in seen:
+        assert options.token == "hunter2" and options.ice_servers[0].credential == "pw"
+    with pytest.raises(SystemExit):
+        cli.main(["serve", "--token", f"@{tmp_path}/none"])
+    assert "cannot be read" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -264,6 +285,12 @@ def test_options_of_serve_reach_the_server(monkeypatch: pytest.MonkeyPatch) -> N
         ["--preset", "huge"],
         ["--host", "no.such.host.invalid"],
         ["--host", "192.0.2.77"],
+        ["--limit", "offers"],
+        ["--limit", "offers=0"],
+        ["--limit", "kisses=1"],
+        ["--public-host", "http://c.example"],
+        ["--behind-proxy"],
+        ["--longest-session", "0"],
     ],
 )
 def test_serve_refuses_what_it_cannot_use_before_it_starts_anything(capsys, arguments: list[str]) -> None:

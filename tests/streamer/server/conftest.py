@@ -16,6 +16,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from streamer.media.ice_servers import IceServer
 from streamer.server.access import Access
 from streamer.server.app import create_app
+from streamer.server.limits import Limits
 from streamer.server.routes import Site
 from streamer.session.metrics import Metrics
 from streamer.session.registry import Registry
@@ -30,7 +31,7 @@ class House:
 
     def __init__(self, client: TestClient, registry: Registry, stages: dict[str, Stage], metrics: Metrics):
         self.client, self.registry, self.stages, self.metrics = client, registry, stages, metrics
-        self.is_engine_ready = True
+        self.engine_state = "ready"
 
     async def create(self, **fields: Any) -> dict[str, Any]:
         """A new session, as described by the server."""
@@ -79,7 +80,9 @@ async def _whole(
     token: str | None = None,
     origins: tuple[str, ...] = (),
     ice_servers: tuple[IceServer, ...] = (),
+    limits: dict[str, int] | None = None,
     build_error: Exception | None = None,
+    **access: Any,
 ) -> None:
     stages: dict[str, Stage] = {}
 
@@ -91,11 +94,11 @@ async def _whole(
         return stage.session
 
     metrics = Metrics()
-    registry = Registry(build, find, metrics, max_sessions, 0.48)
+    registry = Registry(build, find, metrics, max_sessions, 0.48, Limits(limits).numbers["unseen"])
     metrics.watch(lambda: [session.figures for session in registry], lambda: 0)
     house: House
-    site = Site(registry, metrics, AVATARS, list(ice_servers), lambda: house.is_engine_ready)
-    async with TestClient(TestServer(create_app(site, Access(token, origins), folder))) as client:
+    site = Site(registry, metrics, AVATARS, list(ice_servers), Limits(limits), lambda: house.engine_state)
+    async with TestClient(TestServer(create_app(site, Access(token, origins, **access), folder))) as client:
         house = House(client, registry, stages, metrics)
         await asyncio.wait_for(scene(house), 60)
         await registry.close()

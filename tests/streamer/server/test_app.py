@@ -446,10 +446,10 @@ def test_slow_listener_goes_without_metrics_first_and_is_then_cut_off() -> None:
     listener = SocketListener(Socket())  # type: ignore[arg-type]
     for _ in range(MAX_OPTIONAL_WAITING + 10):
         listener.send("metrics", is_optional=True)
-    assert len(listener._waiting) == MAX_OPTIONAL_WAITING and not listener.is_too_slow
+    assert listener._waiting.qsize() == MAX_OPTIONAL_WAITING and not listener.too_slow.is_set()
     for _ in range(MAX_WAITING):
         listener.send("event")
-    assert len(listener._waiting) == MAX_WAITING and listener.is_too_slow
+    assert listener._waiting.qsize() == MAX_WAITING and listener.too_slow.is_set()
 
 
 def test_data_channel_that_is_flooded_is_told_and_bounded(visit) -> None:
@@ -498,7 +498,7 @@ def test_health_follows_the_engine(visit) -> None:
     async def scene(house: House) -> None:
         async with house.client.get("/healthz") as response:
             assert (response.status, await response.json()) == (200, {"status": "ok", "engine": "ready"})
-        house.is_engine_ready = False
+        house.engine_state = "starting"
         async with house.client.get("/healthz") as response:
             assert response.status == 503
 

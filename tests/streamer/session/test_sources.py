@@ -12,6 +12,7 @@ from streamer.session.sources import (
     AHEAD_SAMPLES,
     MAX_STREAM_SAMPLES,
     STREAM_PATIENCE_S,
+    Queue,
     StreamUtterance,
     Utterance,
     check_text,
@@ -124,35 +125,40 @@ def test_file_is_read_and_closed(tmp_path: Path) -> None:
 
 def test_stream_waits_for_a_cushion_unless_it_is_committed() -> None:
     async def scene() -> None:
-        stream = StreamUtterance("s", 16_000, 0.0)
+        stream = StreamUtterance("s", 16_000, 0.0, Queue())
         await stream.append(bytes(2 * 4800), 0.0)  # 300 ms
         assert not stream.is_ready
         stream.commit()
         assert stream.is_ready and not stream.is_exhausted
-        other = StreamUtterance("t", 16_000, 0.0)
+        other = StreamUtterance("t", 16_000, 0.0, Queue())
         await other.append(bytes(2 * 16_000), 0.0)
         assert other.is_ready and not other.is_complete
 
     asyncio.run(scene())
 
 
-def test_stream_that_is_too_far_ahead_is_told_to_wait_and_keeps_what_it_has() -> None:
+def test_streams_that_are_together_too_far_ahead_are_told_to_wait_and_keep_what_they_have() -> None:
     async def scene() -> None:
-        stream = StreamUtterance("s", 8_000, 0.0)
+        queue = Queue()
+        stream, other = StreamUtterance("s", 8_000, 0.0, queue), StreamUtterance("o", 8_000, 0.0, queue)
+        queue.add(stream)
+        queue.add(other)
         second = bytes(2 * 8_000)
-        for _ in range(MAX_STREAM_SAMPLES // 48_000):
-            await stream.append(second, 0.0)
-        before = stream.buffered_samples
-        with pytest.raises(ProtocolError) as failure:
-            await stream.append(second * 2, 0.0)
-        assert failure.value.code == "busy" and stream.buffered_samples == before
+        for number in range(MAX_STREAM_SAMPLES // 48_000):
+            await (stream, other)[number % 2].append(second, 0.0)
+        before = stream.buffered_samples, other.buffered_samples
+        for full in (stream, other):
+            with pytest.raises(ProtocolError) as failure:
+                await full.append(second * 2, 0.0)
+            assert failure.value.code == "busy"
+        assert (stream.buffered_samples, other.buffered_samples) == before
 
     asyncio.run(scene())
 
 
 def test_stream_that_is_forgotten_is_complete_after_a_while() -> None:
     async def scene() -> None:
-        stream = StreamUtterance("s", 16_000, 100.0)
+        stream = StreamUtterance("s", 16_000, 100.0, Queue())
         stream.close_if_forgotten(100.0 + STREAM_PATIENCE_S - 0.1)
         assert not stream.is_complete
         stream.close_if_forgotten(100.0 + STREAM_PATIENCE_S + 0.1)
@@ -178,14 +184,14 @@ def test_spoken_text_ends_with_a_moment_of_silence() -> None:
 
 
 def test_queue_errors_leave_it_as_it_was() -> None:
-    from streamer.session.sources import MAX_QUEUED, Queue
+    from streamer.session.sources import MAX_QUEUED
 
     async def scene() -> None:
         queue = Queue()
         for number in range(MAX_QUEUED):
             queue.add(Utterance(f"u{number}", "text"))
-        with pytest.raises(CapacityError):
-            queue.add(Utterance("more", "text"))
+        with pytest.raises(CapacityError), queue.place():
+            pass
         kept = [utterance.name for utterance in queue if utterance.name != "u3"]
         cleared = queue.clear(is_kept=lambda utterance: utterance.name != "u3")
         assert [utterance.name for utterance in cleared] == ["u3"] and cleared[0].is_complete
@@ -198,7 +204,7 @@ def test_queue_errors_leave_it_as_it_was() -> None:
 
 def test_long_pieces_are_resampled_away_from_the_loop() -> None:
     async def scene() -> None:
-        stream = StreamUtterance("s", 16_000, 0.0)
+        stream = StreamUtterance("s", 16_000, 0.0, Queue())
         await stream.append(bytes(64 * 1024), time.monotonic())
         assert stream.buffered_samples == pytest.approx(3 * 32 * 1024, abs=200)
 
