@@ -7,8 +7,8 @@ the colour match took out does not come back.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -16,9 +16,13 @@ from torch import Tensor
 
 from models.colour import LabStatistics, lab_statistics, match_colours
 
+Encode = Callable[[Tensor], Tensor]  # a whole video [B, 3, F, H, W] around -1 … 1 → normalised latents [B, C, f, h, w]
+Decode = Callable[[Tensor], Tensor]  # and back
+Sample = Callable[[Tensor], Tensor]  # prefix [B, C, p, h, w] → latents [B, C, f, h, w] that start with it
+
 
 class AutoEncoder(Protocol):
-    """Whole videos [B, 3, F, H, W] around -1 … 1 ↔ normalised latents [B, C, f, h, w]."""
+    """Both ways of whole videos."""
 
     def encode(self, video: Tensor, /) -> Tensor: ...
 
@@ -52,40 +56,42 @@ class Still:
 
 
 @torch.inference_mode()
-def still_of(picture: Tensor, coder: AutoEncoder, shape: ChunkShape) -> Still:
+def still_of(picture: Tensor, encode: Encode, shape: ChunkShape) -> Still:
     """Of a picture [1, 3, 1, H, W] in -1 … 1, in the dtype of the models."""
-    return Still(picture, coder.encode(picture.expand(-1, -1, shape.frames, -1, -1)), lab_statistics(picture))
+    return Still(picture, encode(picture.expand(-1, -1, shape.frames, -1, -1)), lab_statistics(picture))
 
 
-def stacked(stills: list[Still]) -> Still:
-    """Stills of B streams as one, [B, …]; of one stream itself."""
-    if len(stills) == 1:
-        return stills[0]
+def stacked(stills: Sequence[Still]) -> Still:
+    """Stills of B streams as one whose tensors are [B, …]."""
     colours = LabStatistics(
         torch.cat([still.colours.mean for still in stills]), torch.cat([still.colours.deviation for still in stills])
     )
-    pictures, latents = ([getattr(still, name) for still in stills] for name in ("picture", "latents"))
-    return replace(stills[0], picture=torch.cat(pictures), latents=torch.cat(latents), colours=colours)
-
-
-Sample = Callable[[Tensor], Tensor]  # prefix [B, C, p, h, w] → latents [B, C, f, h, w] that start with it
+    return Still(
+        torch.cat([still.picture for still in stills]), torch.cat([still.latents for still in stills]), colours
+    )
 
 
 @torch.inference_mode()
 def make_chunk(
-    sample: Sample, prefix: Tensor, still: Still, coder: AutoEncoder, shape: ChunkShape, strength: float = 1.0
+    sample: Sample,
+    prefix: Tensor,
+    colours: LabStatistics,
+    encode: Encode,
+    decode: Decode,
+    motion_frames: int,
+    strength: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
     """The next chunk of B streams.
 
     Args:
         sample: sampler and network, bound to the chunk's sound.
         prefix: latents [B, C, p, h, w] of the motion frames; `Still.prefix` at the start.
-        still: of the B streams.
+        colours: of the streams' stills.
         strength: 0 … 1, of the colour match.
 
     Returns:
         frames [B, 3, F, H, W], around -1 … 1 and within it where colours are matched, of which the first
         `motion_frames` were shown before; and the prefix of the next chunk.
     """
-    frames = match_colours(coder.decode(sample(prefix)), still.colours, strength)
-    return frames, coder.encode(frames[:, :, -shape.motion_frames :])
+    frames = match_colours(decode(sample(prefix)), colours, strength)
+    return frames, encode(frames[:, :, -motion_frames:])

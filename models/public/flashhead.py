@@ -10,9 +10,10 @@ Time steps run from 1000 (noise) to 0 (data); what is predicted is the velocity,
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import MISSING, dataclass, fields
 from functools import lru_cache
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -24,15 +25,12 @@ from kernels.modulate import modulate, residual_modulate
 from kernels.qk_norm_rope import qk_norm_rope
 
 AUDIO_WINDOW = 5  # frames of sound around each frame
-AUDIO_LAYERS = 12  # of wav2vec2-base
-AUDIO_WIDTH = 768
-AUDIO_TOKENS = 32  # a latent frame
 KeyValues = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
 class FlashHeadConfig:
-    """`config.json` of a published folder; names as there.
+    """`config.json` of a published folder; names as there. What is said of the sound is not in published files.
 
     Raises:
         ValueError: if the numbers do not fit each other.
@@ -50,8 +48,14 @@ class FlashHeadConfig:
     vae_stride: tuple[int, int, int]
     eps: float = 1e-6
     has_image_input: bool = False
+    audio_layers: int = 12  # of wav2vec2-base
+    audio_width: int = 768
+    audio_hidden: int = 512
+    audio_tokens: int = 32  # a latent frame
 
     def __post_init__(self) -> None:
+        if not (isinstance(self.eps, float) and 0 < self.eps < 1):
+            raise ValueError(f"eps must be within 0 … 1, got {self.eps!r}")
         sizes = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("eps", "has_image_input")}
         for name, size in sizes.items():
             parts = size if isinstance(size, tuple) else (size,)
@@ -78,8 +82,9 @@ class FlashHeadConfig:
         if not isinstance(given, dict):
             raise ValueError("it holds no JSON object")
         known = {f.name for f in fields(cls)}
-        values = {name: tuple(v) if isinstance(v, list) else v for name, v in given.items() if name in known}
-        if missing := known - {"eps", "has_image_input"} - values.keys():
+        values: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in given.items() if n in known}
+        needed = {f.name for f in fields(cls) if f.default is MISSING}
+        if missing := needed - values.keys():
             raise ValueError(f"it lacks {', '.join(sorted(missing))}")
         return cls(**values)
 
@@ -113,20 +118,21 @@ def audio_groups(audio: Tensor, stride: int) -> KeyValues:
 class AudioProjection(nn.Module):
     """Windows of wav2vec2's hidden states → tokens of the denoiser's width."""
 
-    def __init__(self, stride: int, width: int, hidden: int = 512) -> None:
+    def __init__(self, config: FlashHeadConfig) -> None:
         super().__init__()
-        slot = AUDIO_LAYERS * AUDIO_WIDTH
+        self.tokens = config.audio_tokens
+        slot, hidden = config.audio_layers * config.audio_width, config.audio_hidden
         self.proj1 = nn.Linear(AUDIO_WINDOW * slot, hidden)
-        self.proj1_vf = nn.Linear((AUDIO_WINDOW + stride - 1) * slot, hidden)
+        self.proj1_vf = nn.Linear((AUDIO_WINDOW + config.frame_stride - 1) * slot, hidden)
         self.proj2 = nn.Linear(hidden, hidden)
-        self.proj3 = nn.Linear(hidden, AUDIO_TOKENS * width)
-        self.norm = nn.LayerNorm(width)
+        self.proj3 = nn.Linear(hidden, config.audio_tokens * config.dim)
+        self.norm = nn.LayerNorm(config.dim)
 
     def forward(self, first: Tensor, later: Tensor) -> Tensor:
         """The two of `audio_groups` → [B, f, K, D]."""
         heard = torch.cat([self.proj1(first.flatten(2)), self.proj1_vf(later.flatten(2))], dim=1)
         tokens = self.proj3(F.relu(self.proj2(F.relu(heard))))
-        return self.norm(tokens.unflatten(2, (AUDIO_TOKENS, -1)))
+        return self.norm(tokens.unflatten(2, (self.tokens, -1)))
 
 
 class Attention(nn.Module):
@@ -134,7 +140,7 @@ class Attention(nn.Module):
 
     def __init__(self, config: FlashHeadConfig) -> None:
         super().__init__()
-        self.heads = config.num_heads
+        self.heads, self.eps = config.num_heads, config.eps
         self.q, self.k, self.v, self.o = (nn.Linear(config.dim, config.dim) for _ in range(4))
         self.norm_q, self.norm_k = (nn.RMSNorm(config.dim, eps=config.eps) for _ in range(2))
 
@@ -149,8 +155,8 @@ class SelfAttention(Attention):
     def forward(self, x: Tensor, rope: KeyValues) -> Tensor:
         """x [B, f, S, D], rope of its tokens → the same shape."""
         q, k, v = (self.heads_of(project(x.flatten(1, 2))) for project in (self.q, self.k, self.v))
-        gains = (norm.weight.unflatten(0, (self.heads, -1)) for norm in (self.norm_q, self.norm_k))
-        q, k = qk_norm_rope(q, k, *gains, rope, eps=self.norm_q.eps)
+        q_gain, k_gain = (norm.weight.unflatten(0, (self.heads, -1)) for norm in (self.norm_q, self.norm_k))
+        q, k = qk_norm_rope(q, k, q_gain, k_gain, rope, eps=self.eps)
         return self.o(attention(q, k, v).transpose(1, 2).reshape(x.shape))
 
 
@@ -216,18 +222,18 @@ class FlashHead(nn.Module):
         self.patch_embedding = nn.Conv3d(config.in_dim, dim, kernel_size=patch, stride=patch)
         self.time_embedding = nn.Sequential(nn.Linear(config.freq_dim, dim), nn.SiLU(), nn.Linear(dim, dim))
         self.time_projection = nn.Sequential(nn.SiLU(), nn.Linear(dim, 6 * dim))
-        self.audio_proj = AudioProjection(config.frame_stride, dim)
+        self.audio_proj = AudioProjection(config)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.head = Head(config)
 
     def hear(self, audio: Tensor) -> tuple[KeyValues, ...]:
-        """Windows of sound [B, F, 5, 12, 768] → keys and values [B, f, N, K, d] of every block.
+        """Windows of sound [B, F, 5, layers, width] → keys and values [B, f, N, K, d] of every block.
 
         Raises:
             ValueError: as `audio_groups`.
         """
         context = self.audio_proj(*audio_groups(audio, self.config.frame_stride))
-        return tuple(block.cross_attn.keys_values(context) for block in self.blocks)
+        return tuple(block.cross_attn.keys_values(context) for block in cast(Iterable[Block], self.blocks))
 
     def forward(self, latents: Tensor, timesteps: Tensor, reference: Tensor, heard: tuple[KeyValues, ...]) -> Tensor:
         """Velocity of noisy latents.
@@ -290,7 +296,7 @@ def half_split(rows: Tensor, heads: int) -> Tensor:
 
 def unused_shapes(config: FlashHeadConfig) -> dict[str, tuple[int, ...]]:
     """Tensors that published files hold and that no step reads: the base model's text, and a former audio embedding."""
-    dim, text, sound = config.dim, config.text_dim, AUDIO_WIDTH
+    dim, text, sound = config.dim, config.text_dim, config.audio_width
     return {
         "text_embedding.0.weight": (dim, text),
         "text_embedding.0.bias": (dim,),

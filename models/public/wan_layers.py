@@ -85,4 +85,3 @@ def rope_angles(grid: tuple[int, ...], head_dim: int, device: torch.device) -> K
 def half_split(rows: Tensor, heads: int) -> Tensor:
     """Rows [N·d, …] in which neighbours are the pairs of rotary embedding → the same with the pairs d / 2 apart."""
     return rows.unflatten(0, (heads, -1, 2)).transpose(1, 2).flatten(0, 2)
-

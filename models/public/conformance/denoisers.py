@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from typing import cast
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.public.conformance import rule
 from models.public.conformance.fixture import Fixture
 from models.public.flashhead import (
+    Block,
     FlashHead,
     FlashHeadConfig,
     audio_groups,
@@ -36,8 +40,7 @@ def flashhead(fixture: Fixture, dtype: torch.dtype = torch.float32) -> FlashHead
 
 
 def config_of(fixture: Fixture) -> FlashHeadConfig:
-    given = fixture.about["config"]
-    return FlashHeadConfig(**{name: tuple(v) if isinstance(v, list) else v for name, v in given.items()})
+    return FlashHeadConfig.from_json(json.dumps(fixture.about["config"]))
 
 
 def build(config: FlashHeadConfig, published: dict[str, Tensor]) -> FlashHead:
@@ -78,14 +81,15 @@ def check_denoiser(fixture: Fixture) -> None:
 def _watched(model: FlashHead) -> dict[str, Tensor]:
     """What the parts of a model return from here on, by the reference's names."""
     seen: dict[str, Tensor] = {}
-    parts = {
+    first, second = (cast(Block, block) for block in model.blocks)
+    parts: dict[str, nn.Module] = {
         "patch_embedding": model.patch_embedding,
         "time_embedding": model.time_embedding,
         "time_projection": model.time_projection,
-        "block0.self_attn": model.blocks[0].self_attn,
-        "block0.cross_attn": model.blocks[0].cross_attn,
-        "block0": model.blocks[0],
-        "block1": model.blocks[1],
+        "block0.self_attn": first.self_attn,
+        "block0.cross_attn": first.cross_attn,
+        "block0": first,
+        "block1": second,
         "head": model.head,
     }
     for name, part in parts.items():
@@ -96,7 +100,7 @@ def _watched(model: FlashHead) -> dict[str, Tensor]:
 def _check_alone(fixture: Fixture, model: FlashHead) -> None:
     first, later = fixture.input("input.audio_first"), fixture.input("input.audio_latter")
     fixture.compare("alone.audio_proj", model.audio_proj(first, later), LIMIT)
-    config, block = model.config, model.blocks[0]
+    config, block = model.config, cast(Block, model.blocks[0])
     frames, *grid = fixture.about["token_grid"]
     x = fixture.input("input.block_x").unflatten(1, (frames, -1))
     context = fixture.input("input.block_context")

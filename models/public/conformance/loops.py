@@ -11,7 +11,7 @@ import torch
 from einops import rearrange, repeat
 from torch import Tensor
 
-from models.public.chunk_loop import ChunkShape, make_chunk, still_of
+from models.public.chunk_loop import ChunkShape, Sample, make_chunk, still_of
 from models.public.conformance.denoisers import flashhead
 from models.public.conformance.fixture import Fixture
 from models.public.sampling import Velocity, bridge, euler, few_steps, few_timesteps, guided, teacher_timesteps
@@ -83,11 +83,15 @@ class Setting:
         self.patch = g["p"]
         self.coder = ToyCoder(g["s"], g["p"], g["C"], is_clamped=g["s"] == 4)
         self.shape = ChunkShape(g["motion"])
-        self.still = still_of(picture_of(g["H"], g["W"], self.dtype), self.coder, self.shape)
+        self.still = still_of(picture_of(g["H"], g["W"], self.dtype), self.coder.encode, self.shape)
         self.latent_shape = tuple(self.still.latents.shape)
 
     def noise(self, chunk: int) -> Callable[[int], Tensor]:
         return lambda i: self.fixture.draw(f"noise.chunk{chunk}.draw{i}", self.latent_shape).to(self.dtype)
+
+    def chunk(self, sample: Sample, prefix: Tensor) -> tuple[Tensor, Tensor]:
+        coder, motion_frames = self.coder, self.shape.motion_frames
+        return make_chunk(sample, prefix, self.still.colours, coder.encode, coder.decode, motion_frames)
 
     def pixels(self, frames: Tensor) -> Tensor:
         """Frames [1, 3, F, H, W] → [3, F, h, w], one pixel a patch: all of a patch are equal."""
@@ -106,8 +110,8 @@ def check_loop(fixture: Fixture) -> None:
     if any(tensor.startswith("teacher20") for tensor in fixture.about["tensors"]):
         setting = Setting(fixture, torch.float32)
         audio, y = fixture.draw("input.audio.chunk0", (1, 33, 5, 2, 4)), setting.still.latents
-        velocities = (toy_velocity(sound, y, []) for sound in (audio, torch.zeros_like(audio)))
-        latents = euler(guided(*velocities, 3.0), setting.noise(0), setting.still.prefix, teacher_timesteps(20))
+        velocity = guided(toy_velocity(audio, y, []), toy_velocity(torch.zeros_like(audio), y, []), 3.0)
+        latents = euler(velocity, setting.noise(0), setting.still.prefix, teacher_timesteps(20))
         fixture.compare("teacher20.chunk0.latent_to_decode", latents[0], LIMIT)
 
 
@@ -123,7 +127,7 @@ def _check_few_steps(fixture: Fixture, name: str, dtype: torch.dtype) -> None:
             fixture.draw(f"input.audio.chunk{chunk}", (1, 33, 5, 2, 4)), setting.still.latents, seen
         )
         sample = partial(few_steps, velocity, setting.noise(chunk), timesteps=few_timesteps(4))
-        frames, prefix = make_chunk(sample, prefix, setting.still, coder, setting.shape)
+        frames, prefix = setting.chunk(sample, prefix)
         for step, latents in enumerate(seen):
             fixture.compare(f"{name}.chunk{chunk}.net_in.step{step}", latents[0].float(), limit)
         made = {
@@ -151,7 +155,7 @@ def check_leaptalk_loop(fixture: Fixture) -> None:
             if name.endswith("cfg2"):
                 velocity = guided(velocity, toy_velocity(torch.zeros_like(audio), y, []), 2.0)
             sample = partial(bridge, velocity, setting.noise(chunk), timesteps=few_timesteps(1)[:-1], reference=y)
-            frames, prefix = make_chunk(sample, prefix, setting.still, setting.coder, setting.shape)
+            frames, prefix = setting.chunk(sample, prefix)
             made = {
                 "net_in": seen[0][0].float(),
                 "latent_to_decode": setting.coder.passed["latents"][0].float(),
@@ -185,7 +189,7 @@ def check_end_to_end(fixture: Fixture) -> None:
             audio = fixture.draw(f"input.audio_full.chunk{chunk}", (1, 33, 5, 12, 768)).to(dtype)
             velocity = partial(_velocity, model, setting.still.latents, model.hear(audio))
             sample = partial(few_steps, velocity, setting.noise(chunk), timesteps=few_timesteps(4))
-            frames, prefix = make_chunk(sample, prefix, setting.still, setting.coder, setting.shape)
+            frames, prefix = setting.chunk(sample, prefix)
             made = {
                 "latent_to_decode": setting.coder.passed["latents"][0].float(),
                 "next_motion": prefix[0].float(),
