@@ -29,6 +29,7 @@ class AvatarPipeline(ChunkModels):
 
     fps = FPS
     sample_rate = SAMPLE_RATE
+    fixed_latents: int | None = None
 
     @classmethod
     def load(

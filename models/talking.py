@@ -23,7 +23,8 @@ LATENT_SAMPLES = 2560  # of 16 kHz
 class Rung(enum.IntEnum):
     """What is left out of a chunk when time is short, from nothing to everything; each costs less than the one before.
 
-    Below FULL guidance and half of the LR steps are left out too, where a preset has them.
+    Below FULL guidance and half of the LR steps are left out too, where a preset has them. A model without a refiner
+    leaves out steps in its place.
     """
 
     FULL = 0
@@ -69,8 +70,8 @@ class TalkingModel(Protocol[P, S]):
     """A family of models, loaded. Holds no stream's state: one serves many streams.
 
     P is all that it makes of a picture, once, and never changes; S the state of a stream. A chunk is n = 1 … 6 latents
-    of 4 frames; a stream's chunks may differ in length. Later sound cannot change earlier frames, and frames do not
-    depend on how the sound was cut.
+    of 4 frames; a stream's chunks may differ in length, but for a model with `fixed_latents`. Later sound cannot change
+    earlier frames, and frames do not depend on how the sound was cut.
     """
 
     @property
@@ -89,6 +90,11 @@ class TalkingModel(Protocol[P, S]):
     @property
     def delay_frames(self) -> int:
         """The frames of a step end this many frames before its sound does: the look-ahead."""
+        ...
+
+    @property
+    def fixed_latents(self) -> int | None:
+        """The n that every step must have, where the model has only one; None: any of 1 … 6."""
         ...
 
     @property

@@ -123,7 +123,7 @@ class Avatar:
         self._chosen = (avatar, reference)
         self._look = (prompt, seed, chunk_latents)
         self._config, self._engine = config or EngineConfig(max_streams=1), engine
-        self._samples = chunk_latents * FRAMES_PER_LATENT * FRAME_SAMPLES
+        self._samples = chunk_latents * FRAMES_PER_LATENT * FRAME_SAMPLES  # of a chunk, if the model leaves a choice
         self._exits = contextlib.AsyncExitStack()
         self._said: deque[_Utterance] = deque()  # with sound that no chunk has taken, in order; the last may grow
         self._spoken = 0
@@ -303,6 +303,8 @@ class Avatar:
             self._engine = await Engine.launch(self._config)
             self._exits.push_async_callback(self._engine.close)
         prompt, seed, latents = self._look
+        latents = self._engine.facts.fixed_latents or latents
+        self._samples = latents * FRAMES_PER_LATENT * FRAME_SAMPLES
         source = reference if reference is not None else find_avatar(name, list_avatars()).picture
         picture = await asyncio.to_thread(load_picture, source, *self._engine.facts.frame_size)
         stream = await self._engine.open(StreamSpec(picture, prompt, seed, latents))

@@ -114,6 +114,8 @@ def render_job(arguments: argparse.Namespace) -> RenderJob:
         threads=arguments.threads,
         precision=arguments.precision,
         chunk_latents=arguments.chunk,
+        model=arguments.model,
+        model_size=arguments.model_size,
         out=arguments.out,
         report=arguments.report,
         sheet=arguments.sheet,
@@ -167,6 +169,7 @@ def _render_options() -> Parser:
     how.add_argument("--preset", metavar="P", help="size of picture and models (default: the avatar's)")
     how.add_argument("--weights", type=Path, metavar="DIR", help="weights folder (default: the shipped ones)")
     how.add_argument("--chunk", type=_chunk, default=3, metavar="N", help="latents a step, 1-6 (default: 3)")
+    _add_model(how)
     how.add_argument("--device", default="cpu", metavar="D", help="cpu or cuda (default: cpu)")
     how.add_argument("--threads", type=_threads, metavar="N", help="processor threads (default: all cores)")
     how.add_argument(
@@ -182,6 +185,15 @@ def _render_options() -> Parser:
     mark.add_argument("--mark-opacity", type=float, default=0.6, metavar="X", help="0 to 1 (default: 0.6)")
     mark.add_argument("--no-mark", action="store_true", help="leave the picture bare")
     return shared
+
+
+def _add_model(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--model", type=Path, metavar="DIR", help="folder of public weights instead of a preset (docs/weights.md)"
+    )
+    group.add_argument(
+        "--model-size", type=_side, default=512, metavar="N", help="height and width of its frames (default: 512)"
+    )
 
 
 def _server_options() -> Parser:
@@ -222,6 +234,7 @@ def _serve_options() -> Parser:
     how.add_argument("--max-sessions", type=_sessions, metavar="N", help="at once (default: by the machine's speed)")
     how.add_argument("--longest-session", type=_minutes, metavar="MIN", help="minutes until it ends (default: no end)")
     how.add_argument("--chunk", type=_chunk, default=2, metavar="N", help="latents a chunk, 1-6 (default: 2)")
+    _add_model(how)
     how.add_argument("--test-pattern", action="store_true", help="frames that flash with the sound, without models")
     how.add_argument("--no-mark", action="store_true", help="leave the picture without the visible mark")
     who = shared.add_argument_group("who may come in")
@@ -279,6 +292,10 @@ def _seed(text: str) -> int:
 
 def _chunk(text: str) -> int:
     return _whole(text, 1, 6)
+
+
+def _side(text: str) -> int:
+    return _whole(text, 32, 2048)
 
 
 def _port(text: str) -> int:

@@ -44,6 +44,8 @@ class RenderJob:
         mark: None for no visible mark.
         threads: of torch; None leaves its choice.
         precision: see `AvatarPipeline.load`.
+        chunk_latents: of a step, where the model leaves a choice.
+        model, model_size: a folder of public weights in the place of the preset, and the side of its frames, pixels.
     """
 
     avatar: str | None = None
@@ -56,6 +58,8 @@ class RenderJob:
     threads: int | None = None
     precision: str = "auto"
     chunk_latents: int = 3
+    model: Path | None = None
+    model_size: int = 512
     out: Path | None = None
     report: Path | None = None
     sheet: Path | None = None
@@ -115,8 +119,9 @@ def run_render(job: RenderJob, open_source: Callable[[], SoundSource], stream: T
         check_writable(job.report, ".json")
     if job.sheet is not None:
         check_writable(job.sheet, ".png")
-    picture = load_picture(presenter.picture, *preset_frame_size(presenter.preset))
-    pipeline = load_pipeline(presenter.preset, job.weights, job.device, job.threads, job.precision)
+    size = preset_frame_size(presenter.preset) if job.model is None else (job.model_size, job.model_size)
+    picture = load_picture(presenter.picture, *size)
+    pipeline = load_pipeline(job, presenter.preset)
     times = _render_file(job, presenter, pipeline, source, picture, out)
     seconds = times.frames / pipeline.fps
     print(f"{out}: {seconds:.2f} s, {times.frames} frames, {_speed(times, pipeline.fps)}", file=stream)
@@ -129,38 +134,41 @@ def choose_presenter(job: RenderJob) -> Presenter:
     Raises:
         UnknownAvatarError: if the gallery has no such name, or is empty.
     """
+    chosen = job.preset if job.model is None else job.model.resolve().name
     if job.reference is not None:
-        preset = job.preset or DEFAULT_PRESET
+        preset = chosen or DEFAULT_PRESET
         return Presenter(job.reference.stem, job.reference, preset, job.prompt or "")
     from models.gallery import list_avatars
 
     avatar = find_avatar(job.avatar, list_avatars())
     prompt = avatar.prompt if job.prompt is None else job.prompt
-    return Presenter(avatar.name, avatar.picture, job.preset or avatar.preset, prompt)
+    return Presenter(avatar.name, avatar.picture, chosen or avatar.preset, prompt)
 
 
-def load_pipeline(
-    preset: str, weights: Path | None, device: str, threads: int | None, precision: str = "auto"
-) -> Pipeline:
-    """The models of a preset on a device.
+def load_pipeline(job: RenderJob, preset: str) -> Pipeline:
+    """The models of a job on its device: those of the preset, or of a folder of public weights.
 
     Raises:
         InputError: if the weights do not fit, or there is no such device.
     """
     import torch
 
-    from models.pipeline import AvatarPipeline
-
-    if threads is not None:
-        torch.set_num_threads(threads)
+    if job.threads is not None:
+        torch.set_num_threads(job.threads)
     try:
-        chosen = torch.device(device)
+        chosen = torch.device(job.device)
     except RuntimeError as error:
-        raise InputError(f"there is no device {device!r}; try cpu or cuda") from error
+        raise InputError(f"there is no device {job.device!r}; try cpu or cuda") from error
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise InputError("there is no CUDA device here; leave --device at cpu")
     try:
-        return AvatarPipeline.load(preset=preset, weights=weights, device=device, precision=precision)
+        if job.model is not None:
+            from models.public.loading import load_public
+
+            return load_public(job.model, job.device, job.precision, frame_size=(job.model_size, job.model_size))
+        from models.pipeline import AvatarPipeline
+
+        return AvatarPipeline.load(preset=preset, weights=job.weights, device=job.device, precision=job.precision)
     except ValueError as error:
         raise InputError(f"cannot load the models: {error}") from error
 
@@ -197,6 +205,8 @@ def run_serve(arguments: argparse.Namespace, stream: TextIO) -> None:
         longest_session_s=None if arguments.longest_session is None else 60.0 * arguments.longest_session,
         cors_origins=tuple(arguments.cors_origin),
         chunk_latents=arguments.chunk,
+        model=arguments.model,
+        model_size=arguments.model_size,
         is_test_pattern=arguments.test_pattern,
         mark=None if arguments.no_mark else Mark(),
         network=network,

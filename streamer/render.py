@@ -32,6 +32,7 @@ class Pipeline(Protocol):
         fps, sample_rate: frames a second; samples a second of the sound it hears.
         frame_size: height and width of its frames, pixels.
         delay_frames: frames of one step show the sound this many frames earlier (its look-ahead).
+        fixed_latents: new latents of every step, where the model leaves no choice.
     """
 
     @property
@@ -47,9 +48,12 @@ class Pipeline(Protocol):
     def delay_frames(self) -> int: ...
 
     @property
+    def fixed_latents(self) -> int | None: ...
+
+    @property
     def device(self) -> Any: ...
 
-    def start(self, reference: torch.Tensor, prompt: str = "", seed: int = 0, chunk_latents: int = 3) -> Any: ...
+    def start(self, reference: torch.Tensor, prompt: str = "", seed: int = 0, chunk_latents: int | None = 3) -> Any: ...
 
     def step(self, samples: torch.Tensor, state: Any) -> Chunk[Any]: ...
 
@@ -61,7 +65,7 @@ class RenderOptions:
     Attributes:
         prompt: text condition, may be empty.
         seed: of everything random.
-        chunk_latents: new latents a step, 1 to 6; each is 4 frames.
+        chunk_latents: new latents a step, 1 to 6; each is 4 frames. Without effect on a model that has one length.
         is_flop_counted: run one more chunk after the last to count its operations.
     """
 
@@ -111,13 +115,22 @@ class SoundFeed:
         frame_samples: samples of a frame.
         chunk_frames: frames of a chunk, a multiple of 4; the last chunk may be shorter, a multiple of 4 too.
         flush_frames: frames of silence that must follow the last sound.
+        is_fixed: the last chunk is as long as the others, with silence at its end.
     """
 
-    def __init__(self, blocks: Iterator[np.ndarray], frame_samples: int, chunk_frames: int, flush_frames: int) -> None:
+    def __init__(
+        self,
+        blocks: Iterator[np.ndarray],
+        frame_samples: int,
+        chunk_frames: int,
+        flush_frames: int,
+        is_fixed: bool = False,
+    ) -> None:
         self._reader = SampleReader(blocks)
         self._frame_samples = frame_samples
         self._chunk_frames = chunk_frames
         self._flush_frames = flush_frames
+        self._step_frames = chunk_frames if is_fixed else FRAMES_PER_LATENT
         self.frames_total: int | None = None
         """Frames that show the sound; known once the last chunk of sound has been cut."""
 
@@ -131,7 +144,7 @@ class SoundFeed:
             frames = self._chunk_frames
             if self.frames_total is not None:
                 missing = self.frames_total + self._flush_frames - fed
-                frames = min(frames, math.ceil(missing / FRAMES_PER_LATENT) * FRAMES_PER_LATENT)
+                frames = min(frames, math.ceil(missing / self._step_frames) * self._step_frames)
             if frames <= 0:
                 break
             fed += frames
@@ -162,8 +175,10 @@ def render(
     """
     times = RenderTimes()
     frame_samples = pipeline.sample_rate // pipeline.fps
-    chunk_frames = FRAMES_PER_LATENT * options.chunk_latents
-    feed = SoundFeed(source.blocks(pipeline.sample_rate), frame_samples, chunk_frames, pipeline.delay_frames)
+    fixed = pipeline.fixed_latents
+    latents = fixed or options.chunk_latents
+    blocks, chunk_frames = source.blocks(pipeline.sample_rate), FRAMES_PER_LATENT * latents
+    feed = SoundFeed(blocks, frame_samples, chunk_frames, pipeline.delay_frames, is_fixed=fixed is not None)
     soundtrack = SampleReader(source.blocks(SOUND_RATE_HZ))
     to_drop = pipeline.delay_frames
     state: Any = None
@@ -172,7 +187,7 @@ def render(
             # Started only now: sound that cannot be read is found before anything costly is done.
             if state is None:
                 began = time.perf_counter()
-                state = pipeline.start(torch.from_numpy(reference), options.prompt, options.seed, options.chunk_latents)
+                state = pipeline.start(torch.from_numpy(reference), options.prompt, options.seed, latents)
                 times.setup_s = time.perf_counter() - began
             began = time.perf_counter()
             frames, state, stage_ms = pipeline.step(torch.from_numpy(samples), state)

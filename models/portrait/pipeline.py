@@ -76,6 +76,7 @@ class PortraitPipeline:
     sample_rate = SAMPLE_RATE
     device = torch.device("cpu")
     rungs = (Rung.FULL, Rung.HALF_RATE)
+    fixed_latents: int | None = None
 
     def __init__(self, actor: Actor, make_presenter: PresenterMaker, size: tuple[int, int] = (512, 512)) -> None:
         self._actor, self._make_presenter = actor, make_presenter

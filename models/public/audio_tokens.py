@@ -29,15 +29,17 @@ def audio_groups(audio: Tensor, stride: int) -> tuple[Tensor, Tensor]:
 
 
 class AudioProjection(nn.Module):
-    """Windows of wav2vec2's hidden states → `AUDIO_TOKENS` tokens of `width` a latent frame."""
+    """Windows of wav2vec2's hidden states → `tokens` tokens of `width` a latent frame."""
 
-    def __init__(self, stride: int, width: int, hidden: int = 512, slot_width: int = SLOT_WIDTH) -> None:
+    def __init__(
+        self, stride: int, width: int, hidden: int = 512, slot_width: int = SLOT_WIDTH, tokens: int = AUDIO_TOKENS
+    ) -> None:
         super().__init__()
-        self.stride = stride
+        self.stride, self.tokens = stride, tokens
         self.proj1 = nn.Linear(AUDIO_WINDOW * slot_width, hidden)
         self.proj1_vf = nn.Linear((AUDIO_WINDOW + stride - 1) * slot_width, hidden)
         self.proj2 = nn.Linear(hidden, hidden)
-        self.proj3 = nn.Linear(hidden, AUDIO_TOKENS * width)
+        self.proj3 = nn.Linear(hidden, tokens * width)
         self.norm = nn.LayerNorm(width)
 
     def forward(self, audio: Tensor) -> Tensor:
@@ -46,7 +48,10 @@ class AudioProjection(nn.Module):
         Raises:
             ValueError: as `audio_groups`.
         """
-        first, later = audio_groups(audio, self.stride)
+        return self.project(*audio_groups(audio, self.stride))
+
+    def project(self, first: Tensor, later: Tensor) -> Tensor:
+        """The two of `audio_groups` → [B, f, K, width]."""
         heard = torch.cat([self.proj1(first.flatten(2)), self.proj1_vf(later.flatten(2))], dim=1)
         tokens = self.proj3(F.relu(self.proj2(F.relu(heard))))
-        return self.norm(tokens.unflatten(2, (AUDIO_TOKENS, -1)))
+        return self.norm(tokens.unflatten(2, (self.tokens, -1)))

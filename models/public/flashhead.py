@@ -16,15 +16,15 @@ from functools import lru_cache
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
 from kernels.attention import attention
 from kernels.modulate import modulate, residual_modulate
 from kernels.qk_norm_rope import qk_norm_rope
+from models.public.audio_tokens import AudioProjection
 
-AUDIO_WINDOW = 5  # frames of sound around each frame
+MOST_LAYERS, MOST_WIDTH = 256, 1 << 16  # of a config.json that is believed
 KeyValues = tuple[Tensor, Tensor]
 
 
@@ -60,8 +60,9 @@ class FlashHeadConfig:
         for name, size in sizes.items():
             parts = size if isinstance(size, tuple) else (size,)
             wanted = 3 if name in ("patch_size", "vae_stride") else 1
-            if len(parts) != wanted or any(type(part) is not int or part < 1 for part in parts):
-                raise ValueError(f"{name} must be {wanted} whole number(s) above 0, got {size!r}")
+            most = MOST_LAYERS if name in ("num_layers", "audio_layers") else MOST_WIDTH
+            if len(parts) != wanted or any(type(part) is not int or not 1 <= part <= most for part in parts):
+                raise ValueError(f"{name} must be {wanted} whole number(s) within 1 … {most}, got {size!r}")
         if self.in_dim != 2 * self.out_dim:
             raise ValueError(f"in_dim must be twice out_dim, got {self.in_dim} and {self.out_dim}")
         if self.dim % self.num_heads or self.head_dim % 2:
@@ -96,43 +97,6 @@ class FlashHeadConfig:
     def frame_stride(self) -> int:
         """Frames of a latent after the first."""
         return self.vae_stride[0]
-
-
-def audio_groups(audio: Tensor, stride: int) -> KeyValues:
-    """What each latent frame hears: windows [B, F, 5, …] → of the first [B, 1, 5, …], the others [B, f - 1, s + 4, …].
-
-    A later latent hears the first half of its first frame's window, the middles of those between, the second half of
-    its last frame's.
-
-    Raises:
-        ValueError: if F is not 1 + s·(f - 1) with f ≥ 2.
-    """
-    frames = audio.shape[1]
-    if frames < 1 + stride or (frames - 1) % stride:
-        raise ValueError(f"frames of sound must be 1 + a multiple of {stride}, got {frames}")
-    later, middle = audio[:, 1:].unflatten(1, (-1, stride)), AUDIO_WINDOW // 2
-    parts = later[:, :, 0, : middle + 1], later[:, :, 1:-1, middle], later[:, :, -1, middle:]
-    return audio[:, :1], torch.cat(parts, dim=2)
-
-
-class AudioProjection(nn.Module):
-    """Windows of wav2vec2's hidden states → tokens of the denoiser's width."""
-
-    def __init__(self, config: FlashHeadConfig) -> None:
-        super().__init__()
-        self.tokens = config.audio_tokens
-        slot, hidden = config.audio_layers * config.audio_width, config.audio_hidden
-        self.proj1 = nn.Linear(AUDIO_WINDOW * slot, hidden)
-        self.proj1_vf = nn.Linear((AUDIO_WINDOW + config.frame_stride - 1) * slot, hidden)
-        self.proj2 = nn.Linear(hidden, hidden)
-        self.proj3 = nn.Linear(hidden, config.audio_tokens * config.dim)
-        self.norm = nn.LayerNorm(config.dim)
-
-    def forward(self, first: Tensor, later: Tensor) -> Tensor:
-        """The two of `audio_groups` → [B, f, K, D]."""
-        heard = torch.cat([self.proj1(first.flatten(2)), self.proj1_vf(later.flatten(2))], dim=1)
-        tokens = self.proj3(F.relu(self.proj2(F.relu(heard))))
-        return self.norm(tokens.unflatten(2, (self.tokens, -1)))
 
 
 class Attention(nn.Module):
@@ -222,7 +186,10 @@ class FlashHead(nn.Module):
         self.patch_embedding = nn.Conv3d(config.in_dim, dim, kernel_size=patch, stride=patch)
         self.time_embedding = nn.Sequential(nn.Linear(config.freq_dim, dim), nn.SiLU(), nn.Linear(dim, dim))
         self.time_projection = nn.Sequential(nn.SiLU(), nn.Linear(dim, 6 * dim))
-        self.audio_proj = AudioProjection(config)
+        slot_width = config.audio_layers * config.audio_width
+        self.audio_proj = AudioProjection(
+            config.frame_stride, dim, config.audio_hidden, slot_width, config.audio_tokens
+        )
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.head = Head(config)
 
@@ -230,9 +197,9 @@ class FlashHead(nn.Module):
         """Windows of sound [B, F, 5, layers, width] → keys and values [B, f, N, K, d] of every block.
 
         Raises:
-            ValueError: as `audio_groups`.
+            ValueError: if F is not 1 + a multiple of the frames of a latent.
         """
-        context = self.audio_proj(*audio_groups(audio, self.config.frame_stride))
+        context = self.audio_proj(audio)
         return tuple(block.cross_attn.keys_values(context) for block in cast(Iterable[Block], self.blocks))
 
     def forward(self, latents: Tensor, timesteps: Tensor, reference: Tensor, heard: tuple[KeyValues, ...]) -> Tensor:

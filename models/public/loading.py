@@ -188,11 +188,11 @@ def _checked(parts: Parts) -> Parts:
     with torch.device("meta"):
         coder = _empty_coder(parts)
     check_fit(parts.coder.shapes(), _coder_shapes(coder), parts.coder.path)
-    front_end = empty_model(json.dumps(dict(parts.audio.config)))
-    sizes = front_end.config.num_hidden_layers, front_end.config.hidden_size
+    sizes = tuple(parts.audio.config.get(name) for name in ("num_hidden_layers", "hidden_size"))
     if sizes != (parts.config.audio_layers, parts.config.audio_width):
         wanted_sizes = f"{parts.config.audio_layers} of {parts.config.audio_width}"
         raise CheckpointError(f"{parts.audio.path} has {sizes[0]} layers of {sizes[1]}, wanted {wanted_sizes}")
+    front_end = empty_model(json.dumps(dict(parts.audio.config)))
     names = {name: tuple(tensor.shape) for name, tensor in front_end.state_dict().items()}
     found = {own_name(name): shape for name, shape in parts.audio.shapes().items()}
     check_fit({name: shape for name, shape in found.items() if name in names}, names, parts.audio.path)

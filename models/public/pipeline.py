@@ -133,6 +133,10 @@ class FlashHeadPipeline:
         still = reference if isinstance(reference, Still) else self.prepare(reference)
         return FlashHeadState(first_frame, seed, still, Ring.silent(self.device), still.prefix)
 
+    def rehearsal(self) -> FlashHeadState:
+        """State of a stream to measure with: of a grey picture."""
+        return self.start(torch.full((3, *self.frame_size), 0.5))
+
     def step(self, samples: Tensor, state: FlashHeadState, rung: Rung = Rung.FULL) -> Chunk[FlashHeadState]:
         """The next chunk: samples float [n·2560] with n = `fixed_latents` → frames float [4n, 3, H, W] in 0 … 1.
 

@@ -16,6 +16,8 @@ from streamer.mark import MarkStamp
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from models.talking import TalkingModel
+
 
 Chunk = tuple[np.ndarray, Any, dict[str, float]]
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
@@ -23,7 +25,7 @@ LARGEST_BATCH = 16  # on a GPU; one core is as busy with one stream as with seve
 
 
 class Backend(Protocol):
-    """`AvatarPipeline` in numpy: sound in, I420 planes out, marked. States are opaque but for `frame_index`."""
+    """A talking model in numpy: sound in, I420 planes out, marked. States are opaque but for `frame_index`."""
 
     @property
     def fps(self) -> int: ...
@@ -36,6 +38,9 @@ class Backend(Protocol):
 
     @property
     def delay_frames(self) -> int: ...
+
+    @property
+    def fixed_latents(self) -> int | None: ...
 
     @property
     def rungs(self) -> tuple[Rung, ...]:
@@ -79,19 +84,33 @@ def make_backend(config: EngineConfig) -> Backend:
     return AvatarBackend(config)
 
 
+def load_model(config: EngineConfig) -> TalkingModel[Any, Any]:
+    """The models of a configuration: those of a preset, or of a folder of public weights.
+
+    Raises:
+        ValueError, CheckpointError: as `AvatarPipeline.load` and `load_public`.
+    """
+    if config.model is not None:
+        from models.public.loading import load_public
+
+        size = (config.model_size, config.model_size)
+        return load_public(config.model, config.device, has_graphs=True, frame_size=size)
+    from models.pipeline import AvatarPipeline
+
+    return AvatarPipeline.load(config.preset, config.weights, config.device)
+
+
 class AvatarBackend:
-    """`AvatarPipeline` behind the worker's calls."""
+    """A talking model behind the worker's calls."""
 
     def __init__(self, config: EngineConfig) -> None:
         _keep_freed_memory()
         import torch
 
-        from models.pipeline import AvatarPipeline
-
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         self._torch = torch
-        self._pipeline = AvatarPipeline.load(config.preset, config.weights, config.device)
+        self._pipeline = load_model(config)
         self._stamp = None if config.mark is None else MarkStamp(config.mark, *self._pipeline.frame_size)
         if self._stamp is not None:
             layers = (1 - self._stamp.alpha, self._stamp.colour / 255)
@@ -114,6 +133,10 @@ class AvatarBackend:
     @property
     def delay_frames(self) -> int:
         return self._pipeline.delay_frames
+
+    @property
+    def fixed_latents(self) -> int | None:
+        return self._pipeline.fixed_latents
 
     @property
     def rungs(self) -> tuple[Rung, ...]:
@@ -169,4 +192,3 @@ def _keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # the largest that it takes
         mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
-

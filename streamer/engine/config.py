@@ -11,7 +11,7 @@ from streamer.engine.ladder import Rung
 from streamer.mark import Mark
 
 FRAMES_PER_LATENT = 4
-MAX_CHUNK_LATENTS = 6
+MAX_CHUNK_LATENTS = 7  # the longest of a model with a fixed one
 PIPELINES = ("avatar", "test-pattern")
 
 
@@ -21,6 +21,8 @@ class EngineConfig:
 
     Attributes:
         preset, weights, device: as in `AvatarPipeline.load`; weights None are those that come with the package.
+        model: a folder of public weights, in the place of preset and weights.
+        model_size: height and width of its frames, pixels.
         threads: of torch; None leaves torch's own choice, which is every core.
         pipeline: "avatar", or "test-pattern" (see `pattern`), which needs neither weights nor torch.
         max_streams: open at once; more are refused.
@@ -34,6 +36,8 @@ class EngineConfig:
     preset: str = "presenter-256"
     weights: Path | None = None
     device: str = "cpu"
+    model: Path | None = None
+    model_size: int = 512
     threads: int | None = None
     pipeline: str = "avatar"
     max_streams: int = 8
@@ -42,6 +46,13 @@ class EngineConfig:
     hang_s: float = 30.0
     pattern_size: tuple[int, int] = (256, 256)
     pattern_step_ms: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """What is run: the preset, the folder of public weights, or the test pattern."""
+        if self.pipeline != "avatar":
+            return self.pipeline
+        return self.preset if self.model is None else self.model.name
 
     def __post_init__(self) -> None:
         if self.pipeline not in PIPELINES:
@@ -62,7 +73,7 @@ class StreamSpec:
         reference: float32 [3, H, W] in 0 … 1, the presenter at rest, of the engine's frame size.
         prompt: emotion and manner in words.
         seed: of noise and motion plan.
-        chunk_latents: largest n of a step, 1 … 6; a step may be shorter.
+        chunk_latents: largest n of a step, 1 … 7; a step may be shorter, but for a model with one length.
         motion_energy: 0 … 2.
     """
 
@@ -91,9 +102,11 @@ class EngineFacts:
     Attributes:
         frame_size: height and width, pixels.
         delay_frames: frames of a chunk end this many frames before its sound does.
-        warm_rtf: compute time of a full chunk of three latents divided by its 480 ms, measured at the start.
+        warm_rtf: compute time of a full chunk of three latents (or of its fixed length) divided by its duration,
+            measured at the start.
         rung_s: seconds a latent of every rung, measured at the start.
         pid: of the process that runs now.
+        fixed_latents: the n that every step must have; None: any.
     """
 
     fps: int
@@ -105,3 +118,4 @@ class EngineFacts:
     warm_rtf: float
     rung_s: dict[Rung, float] = field(default_factory=dict)
     pid: int = 0
+    fixed_latents: int | None = None

@@ -47,6 +47,7 @@ class PatternBackend:
     sample_rate = 16_000
     delay_frames = 2
     largest_batch = 1
+    fixed_latents: int | None = None
     rungs = tuple(_COST)
 
     def __init__(

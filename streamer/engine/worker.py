@@ -114,7 +114,11 @@ class Worker:
         self._backend = make_backend(config)
         height, width = self._backend.frame_size
         self._streams: dict[int, WorkerStream] = {}
-        rung_s = known.rung_s if known is not None else measure_rungs(self._warm_up(), self._backend.rungs)
+        latents = self._backend.fixed_latents or WARM_LATENTS
+        if known is not None:
+            rung_s = known.rung_s
+        else:
+            rung_s = measure_rungs(self._warm_up(latents), self._backend.rungs, latents)
         self._ladder = Ladder(rung_s)
         latent_s = FRAMES_PER_LATENT / self._backend.fps
         self._channel.send(
@@ -124,20 +128,21 @@ class Worker:
                     sample_rate=self._backend.sample_rate,
                     frame_size=(height, width),
                     delay_frames=self._backend.delay_frames,
-                    preset=config.preset if config.pipeline == "avatar" else config.pipeline,
+                    preset=config.name,
                     device=config.device,
                     warm_rtf=rung_s[Rung.FULL] / latent_s,
                     rung_s=rung_s,
                     pid=os.getpid(),
+                    fixed_latents=self._backend.fixed_latents,
                 )
             )
         )
 
-    def _warm_up(self) -> Callable[[Rung], object]:
+    def _warm_up(self, latents: int) -> Callable[[Rung], object]:
         """A stream of noise over a grey picture, one chunk a call."""
         height, width = self._backend.frame_size
-        state = self._backend.start(np.full((3, height, width), 0.5, np.float32), "", 0, WARM_LATENTS, 1.0, 0)
-        samples = np.random.default_rng(0).normal(0, 0.1, WARM_LATENTS * SAMPLES_PER_LATENT).astype(np.float32)
+        state = self._backend.start(np.full((3, height, width), 0.5, np.float32), "", 0, latents, 1.0, 0)
+        samples = np.random.default_rng(0).normal(0, 0.1, latents * SAMPLES_PER_LATENT).astype(np.float32)
 
         def make(rung: Rung) -> None:
             nonlocal state
@@ -288,9 +293,12 @@ class Worker:
 
 
 def measure_rungs(
-    make: Callable[[Rung], object], rungs: Sequence[Rung], clock: Callable[[], float] = time.monotonic
+    make: Callable[[Rung], object],
+    rungs: Sequence[Rung],
+    latents: int,
+    clock: Callable[[], float] = time.monotonic,
 ) -> dict[Rung, float]:
-    """Seconds a latent of every rung of a model: the faster of two chunks of `WARM_LATENTS`, after a cold one.
+    """Seconds a latent of every rung of a model: the faster of two chunks of so many latents, after a cold one.
 
     Where that takes longer than `WARM_LIMIT_S`, the cold figure stands for the rungs that were not reached.
 
@@ -307,5 +315,5 @@ def measure_rungs(
             step_began_s = clock()
             make(rung)
             times.append(clock() - step_began_s)
-        latent_s[rung] = max(1e-4, min(times, default=cold_s)) / WARM_LATENTS
+        latent_s[rung] = max(1e-4, min(times, default=cold_s)) / latents
     return latent_s

@@ -45,6 +45,8 @@ class ServeOptions(ServerOptions):
     """The command line of `serve`.
 
     Attributes:
+        chunk_latents: of a chunk, where the model leaves a choice.
+        model, model_size: a folder of public weights in the place of the preset, and the side of its frames, pixels.
         max_sessions: None for as many as the engine can serve in real time.
         is_test_pattern: frames that flash with the sound, without models.
         public_hosts: names by which clients call the server, besides localhost and its address.
@@ -64,6 +66,8 @@ class ServeOptions(ServerOptions):
     limits: Mapping[str, int] = field(default_factory=dict)
     longest_session_s: float | None = None
     chunk_latents: int = 2
+    model: Path | None = None
+    model_size: int = 512
     is_test_pattern: bool = False
     mark: Mark | None = field(default_factory=Mark)
     network: Network = field(default_factory=Network)
@@ -173,7 +177,7 @@ def _checked(options: ServeOptions) -> tuple[Access, Limits, EngineConfig]:
     Raises:
         InputError: with one sentence.
     """
-    if not options.is_test_pattern:
+    if not options.is_test_pattern and options.model is None:
         preset_frame_size(options.preset)
     for address in options.network.addresses:
         listen(address, 0, socket.SOCK_DGRAM).close()
@@ -182,6 +186,8 @@ def _checked(options: ServeOptions) -> tuple[Access, Limits, EngineConfig]:
             preset=options.preset,
             weights=options.weights,
             device=options.device,
+            model=options.model,
+            model_size=options.model_size,
             threads=options.threads or _spare_threads(),
             pipeline="test-pattern" if options.is_test_pattern else "avatar",
             max_streams=options.max_sessions or MOST_STREAMS,

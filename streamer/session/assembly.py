@@ -35,7 +35,7 @@ class Assembly:
     Args:
         avatars: the gallery as far as it can be shown.
         default_avatar: of a session that does not ask for one; None for the first.
-        chunk_latents: of every session.
+        chunk_latents: of every session, where the model leaves a choice.
         longest_session_s: None for no end.
 
     Raises:
@@ -55,7 +55,8 @@ class Assembly:
         ice_servers: Sequence[IceServer] = (),
         network: Network | None = None,
     ):
-        self.times = ChunkTimes.of_engine(chunk_latents, engine.facts.delay_frames, engine.facts.warm_rtf)
+        facts = engine.facts
+        self.times = ChunkTimes.of_engine(facts.fixed_latents or chunk_latents, facts.delay_frames, facts.warm_rtf)
         self._longest_session_s = longest_session_s
         self._engine = engine
         self._voice = voice

@@ -26,6 +26,7 @@ class FakePipeline:
     fps = 25
     sample_rate = 16_000
     device = torch.device("cpu")
+    fixed_latents: int | None = None
 
     def __init__(self, frame_size: tuple[int, int] = (64, 64), delay_frames: int = 2):
         self.frame_size = frame_size

@@ -14,7 +14,6 @@ from models.public.flashhead import (
     Block,
     FlashHead,
     FlashHeadConfig,
-    audio_groups,
     half_split,
     published_shapes,
     rope_angles,
@@ -67,7 +66,7 @@ def check_denoiser(fixture: Fixture) -> None:
     fixture.compare("out.t1000_audio0", run(1000.0, sound=model.hear(torch.zeros_like(audio))), LIMIT)
     seen = _watched(model)
     fixture.compare("out.t937.5", run(937.5), LIMIT)
-    seen["audio_proj"] = model.audio_proj(*audio_groups(audio, model.config.frame_stride))
+    seen["audio_proj"] = model.audio_proj(audio)
     shapes = {name: described["shape"] for name, described in fixture.about["tensors"].items()}
     for name, tensor in seen.items():
         fixture.compare(f"mid.t937.5.{name}", tensor.reshape(shapes[f"mid.t937.5.{name}"]), LIMIT)
@@ -99,7 +98,7 @@ def _watched(model: FlashHead) -> dict[str, Tensor]:
 
 def _check_alone(fixture: Fixture, model: FlashHead) -> None:
     first, later = fixture.input("input.audio_first"), fixture.input("input.audio_latter")
-    fixture.compare("alone.audio_proj", model.audio_proj(first, later), LIMIT)
+    fixture.compare("alone.audio_proj", model.audio_proj.project(first, later), LIMIT)
     config, block = model.config, cast(Block, model.blocks[0])
     frames, *grid = fixture.about["token_grid"]
     x = fixture.input("input.block_x").unflatten(1, (frames, -1))

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from models.public.flashhead import FlashHead, FlashHeadConfig, audio_groups, half_split, published_shapes, rope_angles
+from models.public.audio_tokens import audio_groups
+from models.public.flashhead import FlashHead, FlashHeadConfig, half_split, published_shapes, rope_angles
 
 TINY = FlashHeadConfig(
     dim=48,

@@ -16,7 +16,7 @@ from streamer.engine.config import EngineConfig
 from streamer.engine.ladder import CLIMB_ROOM, Rung
 from streamer.engine.messages import CloseStream, Done, NotDone, Open, Opened, Ready, Rewind, Step
 from streamer.engine.shared_frames import Ring, RingShape
-from streamer.engine.worker import Worker, measure_rungs
+from streamer.engine.worker import WARM_LATENTS, Worker, measure_rungs
 
 MADE_RUNGS = tuple(Rung)[:-1]
 SIZE = (64, 64)
@@ -44,6 +44,7 @@ class FakeBackend:
     frame_size: tuple[int, int] = SIZE
     delay_frames: int = 2
     rungs: tuple[Rung, ...] = MADE_RUNGS
+    fixed_latents: int | None = None
     steps: list[tuple[Rung, FakeState]] = field(default_factory=list)
     failing: set[float] = field(default_factory=set)
     largest_batch: int = 1
@@ -322,10 +323,10 @@ def test_rungs_are_measured_without_the_cold_chunk_and_within_a_limit() -> None:
         now[0] += times[rung] * (10 if not made else 1)
         made.append(rung)
 
-    found = measure_rungs(make, MADE_RUNGS, lambda: now[0])
+    found = measure_rungs(make, MADE_RUNGS, WARM_LATENTS, lambda: now[0])
     assert found == {rung: pytest.approx(seconds / 3) for rung, seconds in times.items()}
 
     made.clear()
     times = dict.fromkeys(times, 100.0)
-    found = measure_rungs(make, MADE_RUNGS, lambda: now[0])
+    found = measure_rungs(make, MADE_RUNGS, WARM_LATENTS, lambda: now[0])
     assert made == [Rung.FULL] and set(found) == set(MADE_RUNGS)
