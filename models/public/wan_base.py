@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import cast
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -84,7 +85,9 @@ class HearingAttention(CrossAttention):
 
     def hear(self, seen: Context, audio: Tensor, stream_index: Tensor | None) -> HearingContext:
         """Tokens of sound [B, A, f, K, audio_width] beside what has been seen."""
-        keys, values = self.norm_k_audio(self.k_audio(audio)), self.v_audio(audio)
+        keys, values = self.k_audio(audio), self.v_audio(audio)
+        gain = self.norm_k_audio.weight.to(keys.dtype)  # in fp32 while it is trained
+        keys = F.rms_norm(keys, gain.shape, gain, self.eps)
         heard = [rearrange(part, "b a f k (n d) -> b a n f k d", n=self.heads) for part in (keys, values)]
         return HearingContext(seen.text, seen.image, (heard[0], heard[1]), stream_index)
 
