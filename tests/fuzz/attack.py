@@ -26,7 +26,9 @@ FRAGMENT = {"Content-Type": "application/trickle-ice-sdpfrag"}
 JSON = {"Content-Type": "application/json"}
 MEANT = (501, 503)  # no voice, and busy
 ANSWER_S = 30.0
-SERVER = ["--threads", "1", "--max-sessions", "6"]
+# Limits by client would keep most of the inputs out, which all come from one address.
+LIMITS = ("sessions", "offers", "candidates", "uploads", "sockets", "unseen")
+SERVER = ["--threads", "1", "--max-sessions", "6", *(f"--limit={name}=1000000" for name in LIMITS)]
 
 
 @dataclass
