@@ -5,7 +5,7 @@ from torch import nn
 from models.configs import ExpressionPlannerConfig
 from models.motion import MOTION_CHANNELS, listening_frames, motion_frames
 from models.portrait.face_mesh import FACE_ACTIONS, FACE_INDEX
-from models.portrait.planner import HEAD_LIMIT_RAD, MOODS, ExpressionPlanner, Speech
+from models.portrait.planner import HEAD_LIMIT_RAD, MOODS, ExpressionActor, ExpressionPlanner, Speech
 
 JAW, PRESS, SMILE = (FACE_INDEX[name] for name in ("jawOpen", "mouthPressLeft", "mouthSmileLeft"))
 BROW = FACE_INDEX["browInnerUp"]
@@ -121,3 +121,26 @@ def test_a_neutral_mood_changes_nothing(planner):
 def test_a_gate_that_does_not_rise_is_refused():
     with pytest.raises(ValueError, match="closure_gate must rise"):
         ExpressionPlannerConfig(closure_gate=(0.6, 0.5))
+
+
+@pytest.fixture(scope="module")
+def shipped() -> ExpressionActor:
+    return ExpressionActor.load()
+
+
+def test_the_shipped_planner_keeps_still_in_silence(shipped):
+    tokens, _ = shipped.ears.step(torch.zeros(40 * 640), shipped.ears.start())
+    plan, listening = torch.zeros(1, 40, len(MOTION_CHANNELS)), torch.zeros(1, 40, 2)
+    actions, turned = shipped.act(tokens[None], shipped.encode_text(""), plan, listening)
+    mouth = [index for name, index in FACE_INDEX.items() if name.startswith(("mouth", "jaw"))]
+    assert actions[..., JAW].max() == 0
+    assert actions[..., mouth].std(1).max() < 0.01
+    assert turned.abs().max() < 0.02
+
+
+def test_the_shipped_planner_smiles_when_asked(shipped):
+    def smile(prompt: str) -> float:
+        return float(shipped.planner.moods(shipped.encode_text(prompt))[0, MOODS.index("happy")])
+
+    assert smile("a happy presenter, smiling") > 0.6
+    assert max(smile("a friendly presenter, neutral"), smile("very angry"), smile("")) < 0.25
