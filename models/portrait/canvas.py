@@ -15,13 +15,16 @@ import numpy as np
 from models.motion import MOTION_CHANNELS
 from models.portrait.bones import bone_maps, head_angles
 from models.portrait.expression import SIDES, Expression
-from models.portrait.eyes import draw_eye, eye_whites, make_eye, without_eyes
+from models.portrait.eyes import LASH_REACH, Eye, draw_eye, eye_whites, make_eye, without_eyes
 from models.portrait.face_mesh import load_face_mesh
 from models.portrait.mesh import CanvasLayout, make_mesh
 from models.portrait.mouth import draw_mouth, find_mouth
+from models.portrait.patch import Patch, smooth
 from models.portrait.raster import rasterise
 
 _MAP_PIXELS = 256 * 256  # of the map, about; it is enlarged
+_BARE_LIDS = (0.4, 0.9)  # shares of the opening between which the lashes' shadow fades
+_LID_MOVES = 0.03  # of the opening: less than that shows no steps
 _HALF_PIXEL = np.array([0.5, 0.5, 0], np.float32)  # here whole numbers are the centres of pixels
 _GAZE = [MOTION_CHANNELS.index("gaze_x"), MOTION_CHANNELS.index("gaze_y")]
 
@@ -59,12 +62,15 @@ class Canvas:
         self._expression = Expression(mesh, landmarks)
         self._mesh = make_mesh(mesh, self._expression, landmarks, layout, self.size)
         self._rest_angles = head_angles(self._expression.turn)
-        self._skin = without_eyes(picture, mesh, landmarks)
         unit = self._expression.unit
+        self._skin = without_eyes(picture, mesh, landmarks, 1)
+        self._bare_lids = without_eyes(picture, mesh, landmarks, round(LASH_REACH * unit))
         self._eyes = [
             make_eye(mesh, landmarks, iris[:2] - 0.5, unit, side, self.size)
             for iris, side in zip(irises, SIDES, strict=True)
         ]
+        faces = self._mesh.triangles[(self._mesh.triangles < mesh.count).all(1)]
+        self._lids = [np.ascontiguousarray(faces[eye.near[faces].all(1)]) for eye in self._eyes]
         whites = eye_whites(picture, self._eyes)
         self._mouth = find_mouth(picture, mesh, landmarks, self._expression.turn, whites)
         self._scale = max(1, round(np.sqrt(picture.shape[0] * picture.shape[1] / _MAP_PIXELS)))
@@ -102,11 +108,28 @@ class Canvas:
             whole = self._enlarged(small)
             cv2.remap(self._skin, whole, None, cv2.INTER_LINEAR, dst=frame, borderMode=cv2.BORDER_REPLICATE)
         with timed("eyes"):
-            for eye, share in zip(self._eyes, shares, strict=True):
+            for eye, triangles, share in zip(self._eyes, self._lids, shares, strict=True):
+                if abs(share - 1) > _LID_MOVES:
+                    self._draw_lids(frame, eye, triangles, points, whole, float(share))
                 shift = self._rigid(eye.middle[None], bones)[0, :2] - eye.middle[:2]
                 draw_eye(frame, self._picture, eye, points, shift, gaze, float(share))
         with timed("mouth"):
             self._draw_mouth(frame, points, displacement, bones)
+
+    def _draw_lids(
+        self, frame: np.ndarray, eye: Eye, triangles: np.ndarray, points: np.ndarray, whole: np.ndarray, share: float
+    ) -> None:
+        """The skin around an eye again, mapped pixel by pixel, for where lids meet an enlarged map has steps; and of a
+        lid that comes down, the lashes' shadow is not stretched over the eye."""
+        patch = Patch.around(points[eye.ring, :2], 4, self.size)
+        near = points - np.append(patch.origin, 0)
+        exact = rasterise(near, self._mesh.source, triangles, patch.of(whole))
+        bare = float(1 - smooth(share, *_BARE_LIDS))
+        skin, lids = (
+            cv2.remap(source, exact, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+            for source in (self._skin, self._bare_lids)
+        )
+        patch.of(frame)[:] = cv2.addWeighted(lids, bare, skin, 1 - bare, 0)
 
     def _draw_mouth(self, frame: np.ndarray, points: np.ndarray, displacement: np.ndarray, bones: np.ndarray) -> None:
         mouth = self._mouth

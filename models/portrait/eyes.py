@@ -18,7 +18,10 @@ from models.portrait.patch import Patch, smooth, soft_line, soft_polygon
 
 _IRIS_RADIUS = 0.093  # face units: 5.9 mm where pupils are 63 mm apart
 _EYEBALL_RADIUS = 0.19
+_LID_REACH = 0.3  # face units around an eye that move with its lids
 _SOFT = 0.7  # pixels
+_LASHES = 0.6  # how dark the line is where shut lids meet
+LASH_REACH = 0.05  # face units beyond the eye's edge that lashes and their shadow darken
 _SHUT, _OPEN = 0.06, 0.30  # shares of the opening between which the eyeball comes into sight
 
 
@@ -27,12 +30,14 @@ class Eye:
     """One eye of a picture.
 
     ring: int64 [R], vertices around it. upper: int64 [U], its upper lid from corner to corner.
+    near: bool [L], vertices that move with its lids.
     iris: [2], centre in the picture, and radius in pixels. middle: [3], of its edge at rest, pixels.
     seen: float32 [h, w] of `patch`, where the eyeball is visible in the picture.
     """
 
     ring: np.ndarray
     upper: np.ndarray
+    near: np.ndarray
     iris: np.ndarray
     radius: float
     middle: np.ndarray
@@ -53,7 +58,9 @@ def make_eye(
     patch = Patch.around(landmarks[ring, :2], max(4, int(0.1 * unit)), size)
     seen = soft_polygon(landmarks[ring, :2], patch, _SOFT)
     seen = cv2.dilate(seen, np.ones((3, 3)))
-    return Eye(ring, upper, iris[:2].astype(np.float32), _IRIS_RADIUS * unit, landmarks[ring].mean(0), patch, seen)
+    near = np.linalg.norm(mesh.canonical[:, None] - mesh.canonical[ring][None], axis=2).min(1) < _LID_REACH
+    middle = landmarks[ring].mean(0)
+    return Eye(ring, upper, near, iris[:2].astype(np.float32), _IRIS_RADIUS * unit, middle, patch, seen)
 
 
 def eye_whites(picture: np.ndarray, eyes: Sequence[Eye]) -> float:
@@ -63,13 +70,24 @@ def eye_whites(picture: np.ndarray, eyes: Sequence[Eye]) -> float:
     return float(np.percentile(found, 88)) if len(found) else 160.0
 
 
-def without_eyes(picture: np.ndarray, mesh: FaceMesh, landmarks: np.ndarray) -> np.ndarray:
-    """The picture uint8 [H, W, 3] with skin in the place of its eyes."""
+def without_eyes(picture: np.ndarray, mesh: FaceMesh, landmarks: np.ndarray, beyond: int) -> np.ndarray:
+    """The picture uint8 [H, W, 3] with skin in the place of its eyes and of what lies `beyond` pixels around them."""
     hole = np.zeros(picture.shape[:2], np.uint8)
     for side in SIDES:
         ring = np.concatenate([mesh.loops[f"lid_upper_{side}"], mesh.loops[f"lid_lower_{side}"][::-1]])
         cv2.fillPoly(hole, [np.round(landmarks[ring, :2]).astype(np.int32)], 1)
-    return cv2.inpaint(picture, cv2.dilate(hole, np.ones((3, 3))), 3, cv2.INPAINT_TELEA)
+    wider = 2 * beyond + 1
+    hole = cv2.dilate(hole, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (wider, wider)))
+    return cv2.inpaint(picture, hole, 3, cv2.INPAINT_TELEA)
+
+
+def _even(line: np.ndarray) -> np.ndarray:
+    """A lid's edge [U, 2] as a cubic curve: what is not quite right in it would show as a jagged line."""
+    at = line - line[0]
+    along = at @ (line[-1] - line[0])
+    along = along / max(float(along[-1]), 1e-6)
+    terms = along[:, None] ** np.arange(4)
+    return line[0] + terms @ np.linalg.lstsq(terms, at, rcond=None)[0]
 
 
 def draw_eye(
@@ -96,8 +114,8 @@ def draw_eye(
     openness = float(smooth(share, _SHUT, _OPEN))
     drawn = into.astype(np.float32)
     if openness < 1:
-        line = soft_line(points[eye.upper, :2], patch, 1, 0.4 + 0.065 * eye.radius)
-        drawn *= 1 - (0.75 * (1 - openness)) * line[..., None]
+        line = soft_line(_even(points[eye.upper, :2]), patch, 1, 0.5 + 0.07 * eye.radius)
+        drawn *= 1 - (_LASHES * (1 - openness)) * line[..., None]
     if openness > 0:
         x, y = patch.pixels()
         x, y = x - np.float32(shift[0]), y - np.float32(shift[1])

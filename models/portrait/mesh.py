@@ -20,6 +20,7 @@ from models.portrait.patch import smooth
 _CELLS_A_UNIT = 24  # of the grid, a face unit
 _MARGIN_CELLS = 8  # beyond the picture, which moves into it
 _BAND = 0.4  # face units of room that follow the person, less and less
+_BORDER = 0.35  # face units from the picture's border, beyond which nothing is that could move in
 _BEHIND = 0.3  # face units by which the grid lies behind the face
 _ROOM_BEHIND = 3.0  # face units: what is room never covers the person
 _EDGE_BACK, _EDGE_WIDTH = 0.45, 0.2  # face units: the outline of a head lies further back than its front
@@ -158,7 +159,8 @@ def _grid_shares(view: View, size: tuple[int, int], person: _Person) -> tuple[_G
     points, triangles = _grid(size, view.unit)
     maps = (person.head, person.shoulder, person.distance)
     head, shoulder, distance = (sample(plane, points, size) for plane in maps)
-    fade = 1 - smooth(distance, 0, _BAND)
+    border = np.minimum(points, np.array(size[::-1]) - points).min(1) / view.unit
+    fade = (1 - smooth(distance, 0, _BAND)) * smooth(border, 0, _BORDER)
     left = smooth(points[:, 0] - view.eyes[0], -0.3 * view.unit, 0.3 * view.unit)
     chest = (1 - head) * fade
     lifted = chest * shoulder

@@ -26,6 +26,7 @@ _CAVITY, _TONGUE = np.array([34.0, 13, 16]), np.array([98.0, 40, 44])
 _TINT = np.array([1.04, 0.97, 0.88])
 _UPPER_GAIN, _LOWER_GAIN = 1.02, 0.85
 _SHUT, _OPEN = 0.035, 0.09  # lip widths of opening between which the inside comes into sight
+_CORNER_SHUT, _CORNER_OPEN = 0.015, 0.07  # the same for one place between the lips
 _SHOWS_TEETH = 0.12  # lip widths of opening in the picture
 
 
@@ -99,10 +100,12 @@ def find_mouth(picture: np.ndarray, mesh: FaceMesh, landmarks: np.ndarray, axes:
     skin = _skin(picture, mesh, landmarks)
     tint = skin / skin.mean() / (teeth.skin / teeth.skin.mean())
     light = np.clip(0.5 * whites + 0.5 * skin.mean(), 60, 205) / 165 * np.sqrt(tint) * _TINT
-    rows = (
-        _row(teeth.lower, teeth.lower_anchor, teeth.lip_width, width, middle, axes, light * _LOWER_GAIN),
-        _row(teeth.upper, teeth.upper_anchor, teeth.lip_width, width, middle, axes, light * _UPPER_GAIN),
-    )
+    lower_row = _row(teeth.lower, teeth.lower_anchor, teeth.lip_width, width, middle, axes, light * _LOWER_GAIN)
+    if opening(upper, lower, landmarks, width) > _SHOWS_TEETH:
+        upper_row = _own_row(picture, landmarks[np.concatenate([upper, lower[::-1]])], middle)
+    else:
+        upper_row = _row(teeth.upper, teeth.upper_anchor, teeth.lip_width, width, middle, axes, light * _UPPER_GAIN)
+    rows = (lower_row, upper_row)
     return Mouth(
         upper, lower, jaw[len(jaw) // 2 - 1 : len(jaw) // 2 + 2], middle, axes, width, rows, light,
         _lip_line(picture, landmarks[upper], landmarks[lower]),
@@ -151,15 +154,27 @@ def _row(
                triangles.astype(np.int32))  # fmt: skip
 
 
-def opening(mouth: Mouth, points: np.ndarray) -> float:
-    """How far moved lips [≥ L, ≥ 2] are apart, in lip widths."""
-    upper, lower = points[mouth.upper, :2], points[mouth.lower, :2]
+def _own_row(picture: np.ndarray, lips: np.ndarray, middle: np.ndarray) -> Row:
+    """What a picture shows between its lips [P, 3], as a row of teeth that is fixed to the skull."""
+    patch = Patch.around(lips[:, :2], 3, picture.shape[:2])
+    cover = soft_polygon(lips[:, :2], patch, 1.5)[..., None]
+    colour = np.concatenate([patch.of(picture) * cover, cover], axis=2).astype(np.float32)
+    height, width = patch.shape
+    x, y = np.meshgrid([0.0, width - 1.0], [0.0, height - 1.0])
+    places = np.stack([x, y], axis=-1).reshape(-1, 2).astype(np.float32)
+    points = np.concatenate([places + patch.origin, np.full((4, 1), middle[2])], axis=1).astype(np.float32)
+    return Row(colour, points, places, np.array([[0, 1, 2], [1, 3, 2]], np.int32))
+
+
+def opening(upper_lip: np.ndarray, lower_lip: np.ndarray, points: np.ndarray, lip_width: float) -> float:
+    """How far lips (vertices of their edges) are apart among points [≥ L, ≥ 2], in lip widths."""
+    upper, lower = points[upper_lip, :2], points[lower_lip, :2]
     places = np.linspace(0.2, 0.8, 7)
     above, below = (
         np.stack([np.interp(places, np.linspace(0, 1, len(line)), line[:, axis]) for axis in (0, 1)], axis=1)
         for line in (upper, lower)
     )
-    return float(np.linalg.norm(below - above, axis=1).max()) / mouth.lip_width
+    return float(np.linalg.norm(below - above, axis=1).max()) / lip_width
 
 
 def draw_mouth(
@@ -178,14 +193,16 @@ def draw_mouth(
         jaw: [2], where the middle of the lips goes when it is fixed to the jaw, pixels.
         turn: [2, 2], the face's axes across and down in the frame, columns, of unit length.
     """
-    strength = float(smooth(opening(mouth, points), _SHUT, _OPEN))
+    strength = float(smooth(opening(mouth.upper, mouth.lower, points, mouth.lip_width), _SHUT, _OPEN))
     if strength <= 0:
         return
     upper, lower = points[mouth.upper, :2], points[mouth.lower, :2]
     ring = np.concatenate([upper, lower[::-1]])
     patch = Patch.around(ring, 6, frame.shape[:2])
-    cover = soft_polygon(ring, patch, 0.8) * strength
     x, y = patch.pixels()
+    apart = np.interp(x[0], lower[:, 0], lower[:, 1]) - np.interp(x[0], upper[:, 0], upper[:, 1])
+    parted = smooth(apart / mouth.lip_width, _CORNER_SHUT, _CORNER_OPEN)  # at the corners lips touch
+    cover = soft_polygon(ring, patch, 0.8) * (strength * parted)
     inner = _cavity(mouth, x, y, jaw, turn)
     for row, moved in zip(mouth.rows, rows, strict=True):
         drawn = _bent(row, moved, patch)
@@ -198,7 +215,7 @@ def draw_mouth(
 
 def _cavity(mouth: Mouth, x: np.ndarray, y: np.ndarray, jaw: np.ndarray, turn: np.ndarray) -> np.ndarray:
     """Darkness and tongue, float32 [h, w, 3]."""
-    dark = 0.5 * _CAVITY * mouth.light + 0.5 * np.minimum(0.55 * mouth.lip_line, 70)
+    dark = 0.4 * _CAVITY * mouth.light + 0.6 * np.minimum(0.7 * mouth.lip_line, 80)
     tongue = jaw + turn[:, 1] * (0.06 * mouth.lip_width)
     across = (x - tongue[0]) * turn[0, 0] + (y - tongue[1]) * turn[1, 0]
     down = (x - tongue[0]) * turn[0, 1] + (y - tongue[1]) * turn[1, 1]

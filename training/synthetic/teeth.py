@@ -76,7 +76,7 @@ def _front(cover: np.ndarray, middle: float, lip_width: float, is_upper: bool) -
     rows = np.flatnonzero((cover[:, columns < 0.12] > 0.5).any(1))
     beyond = np.arange(_SIDE) - rows[-1] if is_upper else rows[0] - np.arange(_SIDE)
     keeps_row = 1 - (beyond / 4 + 0.5).clip(0, 1)
-    keeps_column = ((0.5 - columns) / 0.08).clip(0, 1)
+    keeps_column = ((0.47 - columns) / 0.08).clip(0, 1)
     return keeps_row[:, None] * keeps_column
 
 
