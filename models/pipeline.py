@@ -109,6 +109,10 @@ class AvatarPipeline(ChunkModels):
         keypoints[BACKGROUND] = background_points(large[0, 0], keypoints[:PERSON_POINTS])
         return Reference(small[:, 0], large[:, 0], lr_latents, hr_latents, keypoints, lr_cache, hr_cache)
 
+    def rehearsal(self) -> ChunkState:
+        """A stream of a grey picture."""
+        return self.start(torch.full((3, *self.preset.hr_size), 0.5))
+
     def still(self, state: ChunkState) -> Tensor:
         """The reference picture as a frame [1, 3, H, W]."""
         return state.reference.hr_picture.clone()

@@ -18,7 +18,6 @@ from models.portrait.face_mesh import load_face_mesh
 from models.portrait.guess import guessed_layout
 from models.portrait.mesh import CanvasLayout
 
-SIZES = {"512": (512, 512), "720x1280": (1280, 720), "1280x720": (720, 1280)}  # by width x height, to height and width
 _ARRAYS = ("picture", "landmarks", "irises")
 _LAYOUT_MAPS = ("depth", "head", "shoulder", "matte")
 _FORMAT = "presenter 1"
@@ -94,6 +93,18 @@ class Presenter:
             raise CheckpointError(f"{path} is not a presenter file that can be read: {error}") from error
         layout = CanvasLayout(**{name: arrays[f"layout.{name}"] for name in _LAYOUT_MAPS})
         return cls(**{name: arrays[name] for name in _ARRAYS}, layout=layout)
+
+
+def stand_in(size: tuple[int, int]) -> Presenter:
+    """A presenter without a picture: the canonical face on grey, as large as a canvas of height and width `size` shows
+    one."""
+    mesh = load_face_mesh()
+    shorter = min(size)
+    middle = (size[1] / 2, _EYES_DOWN * shorter, 0)
+    landmarks = (mesh.canonical * (shorter / _CUT_UNITS) + middle).astype(np.float32)
+    irises = (np.array([[0.5, 0, 0.2], [-0.5, 0, 0.2]]) * (shorter / _CUT_UNITS) + middle).astype(np.float32)
+    picture = np.full((*size, 3), 128, np.uint8)
+    return Presenter(picture, landmarks, irises, guessed_layout(landmarks, size))
 
 
 @dataclass(frozen=True)

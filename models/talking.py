@@ -113,6 +113,10 @@ class TalkingModel(Protocol[P, S]):
         """
         ...
 
+    def rehearsal(self) -> S:
+        """A stream that stands for any, to warm up and to measure with."""
+        ...
+
     def still(self, state: S, /) -> Tensor:
         """A stream's presenter at rest as one frame, [1, …] as in `Chunk.frames`."""
         ...

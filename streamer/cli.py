@@ -108,7 +108,7 @@ def render_job(arguments: argparse.Namespace) -> RenderJob:
         reference=arguments.reference,
         prompt=arguments.prompt,
         seed=arguments.seed,
-        preset=arguments.preset,
+        preset=_preset(arguments),
         weights=arguments.weights,
         device=arguments.device,
         threads=arguments.threads,
@@ -167,6 +167,9 @@ def _render_options() -> Parser:
     how.add_argument("--prompt", metavar="TEXT", help="emotion and manner in words (default: the avatar's)")
     how.add_argument("--seed", type=_seed, default=0, metavar="N", help="of everything random (default: 0)")
     how.add_argument("--preset", metavar="P", help="size of picture and models (default: the avatar's)")
+    how.add_argument(
+        "--size", choices=("512", "720x1280", "1280x720"), help="width and height of a portrait (default: 512)"
+    )
     how.add_argument("--weights", type=Path, metavar="DIR", help="weights folder (default: the shipped ones)")
     how.add_argument("--chunk", type=_chunk, default=3, metavar="N", help="latents a step, 1-6 (default: 3)")
     _add_model(how)
@@ -263,6 +266,14 @@ def _serve_options() -> Parser:
         help="site that may embed the avatar, https://HOST or *; may be given again",
     )
     return shared
+
+
+def _preset(arguments: argparse.Namespace) -> str | None:
+    if arguments.size is None:
+        return arguments.preset
+    if arguments.preset is not None:
+        raise InputError("--size and --preset both say how large the picture is; give one of them")
+    return f"portrait-{arguments.size}"
 
 
 def _mark(arguments: argparse.Namespace) -> Mark | None:

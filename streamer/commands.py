@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from streamer.render import Pipeline, RenderTimes
     from streamer.server.options import ServerOptions
 
+MOST_SIDE_PIXELS = 2560  # of a portrait's picture
 DEFAULT_PRESET = "presenter-256"
 TOKEN_VARIABLE = "INFINITY_AVATAR_TOKEN"
 ICE_VARIABLE = "INFINITY_AVATAR_ICE_SERVERS"  # with spaces between them
@@ -107,7 +108,6 @@ def run_render(job: RenderJob, open_source: Callable[[], SoundSource], stream: T
     Raises:
         AvatarError: with one sentence for the user.
     """
-    from streamer.picture import load_picture
     from streamer.video_out import check_writable
 
     source = open_source()
@@ -119,8 +119,7 @@ def run_render(job: RenderJob, open_source: Callable[[], SoundSource], stream: T
         check_writable(job.report, ".json")
     if job.sheet is not None:
         check_writable(job.sheet, ".png")
-    size = preset_frame_size(presenter.preset) if job.model is None else (job.model_size, job.model_size)
-    picture = load_picture(presenter.picture, *size)
+    picture = _load_picture(job, presenter)
     pipeline = load_pipeline(job, presenter.preset)
     times = _render_file(job, presenter, pipeline, source, picture, out)
     seconds = times.frames / pipeline.fps
@@ -145,6 +144,18 @@ def choose_presenter(job: RenderJob) -> Presenter:
     return Presenter(avatar.name, avatar.picture, chosen or avatar.preset, prompt)
 
 
+def _load_picture(job: RenderJob, presenter: Presenter) -> np.ndarray:
+    """The picture as the models want it: a portrait is cut by the face that is found in it, later."""
+    from models.families import is_portrait
+    from streamer.picture import load_picture, read_rgb
+
+    if job.model is not None:
+        return load_picture(presenter.picture, job.model_size, job.model_size)
+    if is_portrait(presenter.preset):
+        return read_rgb(presenter.picture, MOST_SIDE_PIXELS)
+    return load_picture(presenter.picture, *preset_frame_size(presenter.preset))
+
+
 def load_pipeline(job: RenderJob, preset: str) -> Pipeline:
     """The models of a job on its device: those of the preset, or of a folder of public weights.
 
@@ -166,9 +177,9 @@ def load_pipeline(job: RenderJob, preset: str) -> Pipeline:
             from models.public.loading import load_public
 
             return load_public(job.model, job.device, job.precision, frame_size=(job.model_size, job.model_size))
-        from models.pipeline import AvatarPipeline
+        from models.families import load_model
 
-        return AvatarPipeline.load(preset=preset, weights=job.weights, device=job.device, precision=job.precision)
+        return load_model(preset, job.weights, job.device, job.precision)
     except ValueError as error:
         raise InputError(f"cannot load the models: {error}") from error
 

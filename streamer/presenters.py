@@ -33,10 +33,10 @@ def preset_frame_size(name: str) -> tuple[int, int]:
     Raises:
         InputError: if there is no preset of that name.
     """
-    from models.presets import preset
+    from models.families import frame_size
 
     try:
-        return preset(name).hr_size
+        return frame_size(name)
     except ValueError as error:
         raise InputError(str(error)) from error
 

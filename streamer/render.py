@@ -17,7 +17,7 @@ import torch
 from models.flops import count_flops
 from models.talking import Chunk
 from streamer.audio_in import SampleReader, SoundSource
-from streamer.errors import InputError
+from streamer.errors import InputError, PictureError
 from streamer.mark import MarkStamp
 from streamer.video_out import SOUND_RATE_HZ, VideoWriter
 
@@ -166,7 +166,8 @@ def render(
     """Renders a whole source into an open writer.
 
     Args:
-        reference: float32 [3, H, W] in [0, 1], of the pipeline's `frame_size`.
+        reference: float32 [3, H, W] in [0, 1], of the pipeline's `frame_size`, or, for a model that takes any size,
+            uint8 [H, W, 3].
         stamp: the visible mark; None leaves the picture bare.
         on_frames: is shown every batch of finished frames, uint8 [T, H, W, 3].
 
@@ -187,7 +188,12 @@ def render(
             # Started only now: sound that cannot be read is found before anything costly is done.
             if state is None:
                 began = time.perf_counter()
-                state = pipeline.start(torch.from_numpy(reference), options.prompt, options.seed, latents)
+                try:
+                    state = pipeline.start(
+                        torch.from_numpy(reference), options.prompt, options.seed, latents
+                    )
+                except ValueError as error:  # the model finds no face in it
+                    raise PictureError(str(error)) from error
                 times.setup_s = time.perf_counter() - began
             began = time.perf_counter()
             frames, state, stage_ms = pipeline.step(torch.from_numpy(samples), state)
@@ -215,7 +221,9 @@ def render(
 
 
 def to_pictures(frames: torch.Tensor) -> np.ndarray:
-    """Frames [T, 3, H, W] in [0, 1] on any device to uint8 [T, H, W, 3] in main memory, writable."""
+    """Frames as in `models.talking.Chunk` to uint8 [T, H, W, 3] in main memory, writable."""
+    if frames.dtype == torch.uint8:
+        return frames.numpy()
     scaled = frames.detach().to(torch.float32).clamp(0.0, 1.0).mul(255.0).add_(0.5)
     return scaled.to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
 

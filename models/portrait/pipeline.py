@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,9 +16,13 @@ import torch
 from torch import Tensor
 
 from models.conditions import SAMPLE_RATE, SAMPLES_PER_FRAME
+from models.i420 import I420Converter
 from models.motion import FPS, PlanPlace
-from models.presenter import Presenter
+from models.portrait.actor import FaceHeadActor
+from models.presenter import Presenter, stand_in
 from models.talking import FRAMES_PER_LATENT, Chunk, Rung, check_stream, new_latents
+
+_MOST_KNOWN = 16  # presenters whose canvas is kept: some 20 MB each
 
 
 class Ears(Protocol):
@@ -81,6 +88,16 @@ class PortraitPipeline:
     def __init__(self, actor: Actor, make_presenter: PresenterMaker, size: tuple[int, int] = (512, 512)) -> None:
         self._actor, self._make_presenter = actor, make_presenter
         self.frame_size = size
+        self._known: OrderedDict[bytes, Presenter] = OrderedDict()  # by picture, the last used one last
+
+    @classmethod
+    def load(cls, size: tuple[int, int], weights: Path | None = None) -> PortraitPipeline:
+        """With weights: those that come with the package, or those of a folder.
+
+        Raises:
+            CheckpointError: if they are missing or broken.
+        """
+        return cls(FaceHeadActor.load(), Presenter.from_picture, size)
 
     @property
     def delay_frames(self) -> int:
@@ -99,9 +116,20 @@ class PortraitPipeline:
             raise ValueError(
                 f"a picture must be uint8 [H, W, 3] or float [3, H, W], got {picture.dtype} {list(picture.shape)}"
             )
-        presenter = self._make_presenter(np.ascontiguousarray(picture.cpu().numpy()), self.frame_size)
-        _ = presenter.canvas
-        return presenter
+        pixels = np.ascontiguousarray(picture.cpu().numpy())
+        key = hashlib.sha256(pixels.data).digest() + repr(pixels.shape).encode()
+        if key not in self._known:
+            presenter = self._make_presenter(pixels, self.frame_size)
+            _ = presenter.canvas
+            self._known[key] = presenter
+            while len(self._known) > _MOST_KNOWN:
+                self._known.popitem(last=False)
+        self._known.move_to_end(key)
+        return self._known[key]
+
+    def rehearsal(self) -> PortraitState:
+        """A stream of a face without a picture."""
+        return self.start(stand_in(self.frame_size))
 
     def still(self, state: PortraitState) -> Tensor:
         """The presenter's picture as a frame, uint8 [1, H, W, 3]."""
@@ -181,6 +209,11 @@ class PortraitPipeline:
     def set_reference(self, state: PortraitState, reference: Tensor | Presenter) -> PortraitState:
         """The same stream with another presenter: sound, plan and prompt go on."""
         return replace(state, presenter=self._presenter(reference))
+
+    @staticmethod
+    def to_i420(frames: Tensor) -> Tensor:
+        """Frames uint8 [T, H, W, 3] → planes uint8 [T, H·3/2, W]."""
+        return torch.from_numpy(I420Converter(*frames.shape[1:3]).convert(frames.numpy()))
 
     def _presenter(self, reference: Tensor | Presenter) -> Presenter:
         presenter = self.prepare(reference) if isinstance(reference, Tensor) else reference

@@ -47,6 +47,10 @@ class Backend(Protocol):
         """The ways to make a chunk, FULL first, without HOLD."""
         ...
 
+    def rehearsal(self) -> Any:
+        """State of a stream to measure with."""
+        ...
+
     def start(
         self, reference: np.ndarray, prompt: str, seed: int, chunk_latents: int, motion_energy: float, first_frame: int
     ) -> Any: ...
@@ -95,13 +99,13 @@ def load_model(config: EngineConfig) -> TalkingModel[Any, Any]:
 
         size = (config.model_size, config.model_size)
         return load_public(config.model, config.device, has_graphs=True, frame_size=size)
-    from models.pipeline import AvatarPipeline
+    from models import families
 
-    return AvatarPipeline.load(config.preset, config.weights, config.device)
+    return families.load_model(config.preset, config.weights, config.device)
 
 
 class AvatarBackend:
-    """A talking model behind the worker's calls."""
+    """A `models.talking.TalkingModel` behind the worker's calls."""
 
     def __init__(self, config: EngineConfig) -> None:
         _keep_freed_memory()
@@ -142,6 +146,9 @@ class AvatarBackend:
     def rungs(self) -> tuple[Rung, ...]:
         return self._pipeline.rungs
 
+    def rehearsal(self) -> Any:
+        return self._pipeline.rehearsal()
+
     def start(
         self, reference: np.ndarray, prompt: str, seed: int, chunk_latents: int, motion_energy: float, first_frame: int
     ) -> Any:
@@ -166,9 +173,11 @@ class AvatarBackend:
         return planes, state, stage_ms | {"convert": (time.monotonic() - began_s) * 1e3}
 
     def _planes(self, frames: Tensor) -> np.ndarray:
-        """Frames [T, 3, H, W] in 0 … 1 → uint8 [T, H·3/2, W]; on the device, which on a GPU halves what is copied."""
+        """Frames as in `models.talking.Chunk` → uint8 [T, H·3/2, W]; on the model's device."""
         with self._torch.inference_mode():
-            if self._stamp is not None:
+            if self._stamp is not None and frames.dtype == self._torch.uint8:
+                self._stamp.apply(frames.numpy())
+            elif self._stamp is not None:
                 area = frames[:, :, self._stamp.rows, self._stamp.columns]
                 area.mul_(self._behind).add_(self._colour)
             return self._pipeline.to_i420(frames).cpu().numpy()

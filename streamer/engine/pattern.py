@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from streamer.engine.i420 import I420Converter
+from models.i420 import I420Converter
 from streamer.engine.ladder import Rung
 from streamer.mark import Mark, MarkStamp
 
@@ -57,6 +57,10 @@ class PatternBackend:
         self.step_ms = step_ms
         self._stamp = None if mark is None else MarkStamp(mark, *frame_size)
         self._converter = I420Converter(*frame_size)
+
+    def rehearsal(self) -> PatternState:
+        """A stream of a grey picture."""
+        return self.start(np.full((3, *self.frame_size), 0.5, np.float32))
 
     def start(
         self,

@@ -139,9 +139,8 @@ class Worker:
         )
 
     def _warm_up(self, latents: int) -> Callable[[Rung], object]:
-        """A stream of noise over a grey picture, one chunk a call."""
-        height, width = self._backend.frame_size
-        state = self._backend.start(np.full((3, height, width), 0.5, np.float32), "", 0, latents, 1.0, 0)
+        """A stream of noise, one chunk a call."""
+        state = self._backend.rehearsal()
         samples = np.random.default_rng(0).normal(0, 0.1, latents * SAMPLES_PER_LATENT).astype(np.float32)
 
         def make(rung: Rung) -> None:

@@ -50,6 +50,9 @@ class FakeBackend:
     largest_batch: int = 1
     batches: list[int] = field(default_factory=list)
 
+    def rehearsal(self):
+        return FakeState(-2, "", 1.0, 0.5)
+
     def start(self, reference, prompt, seed, chunk_latents, motion_energy, first_frame):
         if seed == 13:
             raise ValueError("13 brings no luck")

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from streamer.engine.i420 import I420Converter
+from models.i420 import I420Converter
 
 BT601, BT709 = (0.299, 0.114), (0.2126, 0.0722)  # weights of red and blue in luma
 COLOURS = [(255, 255, 255), (0, 0, 0), (128, 128, 128), (255, 0, 0), (0, 255, 0), (0, 0, 255), (200, 120, 80)]

@@ -1,0 +1,58 @@
+"""Talking models by the name of a preset: the paper's pipeline at its scales, and portraits at their sizes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+    from models.talking import TalkingModel
+
+PORTRAIT = "portrait-"
+PORTRAIT_SIZES = {"512": (512, 512), "720x1280": (1280, 720), "1280x720": (720, 1280)}  # width x height → height, width
+
+
+def is_portrait(name: str) -> bool:
+    """Whether a preset moves a picture of anyone, and takes pictures of any size."""
+    return name.startswith(PORTRAIT)
+
+
+def frame_size(name: str) -> tuple[int, int]:
+    """Height and width of a preset's frames, pixels, without loading anything.
+
+    Raises:
+        ValueError: if there is no preset of that name.
+    """
+    from models.presets import PRESETS
+
+    if name in PRESETS:
+        return PRESETS[name]().hr_size
+    if is_portrait(name) and name.removeprefix(PORTRAIT) in PORTRAIT_SIZES:
+        return PORTRAIT_SIZES[name.removeprefix(PORTRAIT)]
+    known = ", ".join([*(PORTRAIT + size for size in PORTRAIT_SIZES), *PRESETS])
+    raise ValueError(f"unknown preset {name!r}; there are {known}")
+
+
+def load_model(
+    name: str, weights: Path | None = None, device: torch.device | str = "cpu", precision: str = "auto"
+) -> TalkingModel[Any, Any]:
+    """The models of a preset.
+
+    Args:
+        weights: a folder instead of the one that comes with the package.
+        precision: see `AvatarPipeline.load`; portraits have but one.
+
+    Raises:
+        ValueError: if there is no such preset or precision.
+        CheckpointError: if the weights are missing, broken, or made for another preset.
+    """
+    size = frame_size(name)
+    if is_portrait(name):
+        from models.portrait.pipeline import PortraitPipeline
+
+        return PortraitPipeline.load(size, weights)
+    from models.pipeline import AvatarPipeline
+
+    return AvatarPipeline.load(name, weights, device, precision)
