@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -17,6 +18,9 @@ from models.portrait.expression import eye_middle, face_axes
 from models.portrait.face_mesh import load_face_mesh
 from models.portrait.guess import guessed_layout
 from models.portrait.mesh import CanvasLayout
+
+if TYPE_CHECKING:
+    from models.portrait.layout import Layout
 
 _ARRAYS = ("picture", "landmarks", "irises")
 _LAYOUT_MAPS = ("depth", "head", "shoulder", "matte")
@@ -52,16 +56,25 @@ class Presenter:
             CheckpointError: if the weights that find faces are missing.
         """
         from models.portrait.landmarks import find_faces
+        from models.portrait.layout import find_layout
 
-        faces = find_faces(picture)
+        try:
+            faces = find_faces(picture)
+        except FileNotFoundError as error:
+            raise CheckpointError(f"the weights that find faces are missing: {error}") from error
         if not faces:
             raise ValueError(
                 "no face was found in the picture: it should show one from the front, large enough and lit"
             )
-        points = np.concatenate([faces[0].landmarks, faces[0].irises])
-        canvas, moved = cut_out(picture, points, cut_around(faces[0].landmarks, picture.shape[:2], size), size)
+        face = faces[0]
+        cut = cut_around(face.landmarks, picture.shape[:2], size)
+        canvas, moved = cut_out(picture, np.concatenate([face.landmarks, face.irises]), cut, size)
         landmarks, irises = moved[:-2], moved[-2:]
-        return cls(canvas, landmarks, irises, guessed_layout(landmarks, size))
+        try:
+            layout = layout_on(find_layout(picture, face), face.scale, cut)
+        except FileNotFoundError:
+            layout = guessed_layout(landmarks, size)
+        return cls(canvas, landmarks, irises, layout)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -132,6 +145,28 @@ def cut_around(landmarks: np.ndarray, picture_size: tuple[int, int], size: tuple
     left = round(float(np.clip(eyes[0] - width / 2, 0, picture_size[1] - width)))
     top = round(float(np.clip(eyes[1] - _EYES_DOWN * scale * min(size), 0, picture_size[0] - height)))
     return Cut(left, top, left + width, top + height)
+
+
+def layout_on(layout: Layout, scale: float, cut: Cut) -> CanvasLayout:
+    """What a layout of a picture says of the part that a canvas shows, in cells as large as its own.
+
+    Args:
+        scale: pixels of the picture a face unit.
+    """
+    cell = layout.side / len(layout.matte)
+    rows, columns = (max(1, round(side / cell)) for side in (cut.bottom - cut.top, cut.right - cut.left))
+    x = cut.left + (np.arange(columns) + 0.5) * (cut.right - cut.left) / columns
+    y = cut.top + (np.arange(rows) + 0.5) * (cut.bottom - cut.top) / rows
+    at_x, at_y = np.meshgrid((x - layout.left) / cell - 0.5, (y - layout.top) / cell - 0.5)
+
+    def cut_to(plane: np.ndarray) -> np.ndarray:
+        return cv2.remap(
+            plane, at_x.astype(np.float32), at_y.astype(np.float32), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        )
+
+    return CanvasLayout(
+        cut_to(layout.front) / scale, cut_to(layout.head), cut_to(layout.clavicle), cut_to(layout.matte)
+    )
 
 
 def cut_out(picture: np.ndarray, points: np.ndarray, cut: Cut, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:

@@ -166,7 +166,7 @@ def _render_options() -> Parser:
     how = shared.add_argument_group("how it is made")
     how.add_argument("--prompt", metavar="TEXT", help="emotion and manner in words (default: the avatar's)")
     how.add_argument("--seed", type=_seed, default=0, metavar="N", help="of everything random (default: 0)")
-    how.add_argument("--preset", metavar="P", help="size of picture and models (default: the avatar's)")
+    how.add_argument("--preset", metavar="P", help="size and models (default: the avatar's, or portrait-512)")
     how.add_argument(
         "--size", choices=("512", "720x1280", "1280x720"), help="width and height of a portrait (default: 512)"
     )

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from streamer.server.options import ServerOptions
 
 MOST_SIDE_PIXELS = 2560  # of a portrait's picture
-DEFAULT_PRESET = "presenter-256"
+DEFAULT_PRESET = "portrait-512"  # of a picture that is none of the gallery's
 TOKEN_VARIABLE = "INFINITY_AVATAR_TOKEN"
 ICE_VARIABLE = "INFINITY_AVATAR_ICE_SERVERS"  # with spaces between them
 

@@ -189,9 +189,7 @@ def render(
             if state is None:
                 began = time.perf_counter()
                 try:
-                    state = pipeline.start(
-                        torch.from_numpy(reference), options.prompt, options.seed, latents
-                    )
+                    state = pipeline.start(torch.tensor(reference), options.prompt, options.seed, latents)
                 except ValueError as error:  # the model finds no face in it
                     raise PictureError(str(error)) from error
                 times.setup_s = time.perf_counter() - began

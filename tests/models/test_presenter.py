@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from models.errors import CheckpointError
-from models.presenter import Cut, Presenter, cut_around, cut_out
+from models.presenter import Cut, Presenter, cut_around, cut_out, layout_on
 from tests.models.portrait.conftest import laid, painted, presenter_of
 from tests.models.portrait.conftest import mesh as mesh  # noqa: F401 (a fixture)
 
@@ -58,3 +58,19 @@ def test_landmarks_go_with_the_picture(mesh):
     small, moved = cut_out(picture, points, Cut(200, 50, 500, 350), (150, 150))
     y, x = np.argwhere(small[..., 0] > 120).mean(0) + 0.5
     assert (x, y) == pytest.approx(moved[0, :2], abs=0.3) and moved[0, 2] == pytest.approx(5.0)
+
+
+def test_a_layout_of_the_picture_is_cut_with_it():
+    from models.portrait.layout import Layout
+
+    cells = np.tile(np.arange(128, dtype=np.float32), (128, 1))  # of a square of 640 pixels: 5 a cell
+    layout = Layout(100.0, 50.0, 640.0, 10 * cells, 0 * cells, cells / 128, 0 * cells, cells.T / 128)
+    found = layout_on(layout, 20.0, Cut(200, 150, 500, 450))
+    assert found.matte.shape == (60, 60)
+    assert found.depth[0, 0] == pytest.approx(10 * 20.0 / 20) and found.depth[0, -1] == pytest.approx(10 * 79.0 / 20)
+    assert found.matte[0, 0] == pytest.approx(20 / 128) and found.head[5, 10] == pytest.approx(30 / 128)
+
+
+def test_a_picture_without_a_face_is_refused_in_words():
+    with pytest.raises(ValueError, match="no face was found"):
+        Presenter.from_picture(np.full((300, 300, 3), 90, np.uint8), (192, 192))

@@ -330,3 +330,8 @@ def test_help_does_not_load_torch(command: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_size_and_preset_do_not_go_together(capsys, wav) -> None:
+    said = fails(capsys, 2, "render", "--audio", wav, "--size", "512", "--preset", "tiny")
+    assert "--size and --preset" in said
