@@ -85,8 +85,11 @@ def load_model(config: FinetuneConfig, example: dict[str, Tensor]) -> WanLRA2V |
     model: WanLRA2V | WanRefiner
     if config.model == "lr_a2v":
         window, width = example["audio"].shape[1:]
-        settings = {"latent_channels": channels, "text_width": wan.text_dim, "audio_window": window}
-        model = WanLRA2V(WanLRA2VConfig(wan=wan, audio_width=width, **settings))
+        model = WanLRA2V(
+            WanLRA2VConfig(
+                wan=wan, latent_channels=channels, text_width=wan.text_dim, audio_width=width, audio_window=window
+            )
+        )
     else:
         pose = example["pose"].shape[-1]
         model = WanRefiner(WanRefinerConfig(wan=wan, latent_channels=channels, pose_token_dim=pose))

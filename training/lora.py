@@ -33,11 +33,12 @@ def add_lora(model: WanLRA2V | WanRefiner, rank: int, alpha: int | None = None) 
 
     model.requires_grad_(False)
     inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=alpha or rank, target_modules=ADAPTED), model)
-    trained = {}
+    trained: dict[str, nn.Parameter] = {}
     for name, parameter in model.named_parameters():
         if "lora_" in name or any(part in name for part in ADDED):
             parameter.data = parameter.data.float()
-            trained[name] = parameter.requires_grad_(True)
+            parameter.requires_grad_(True)
+            trained[name] = parameter
     return trained
 
 
