@@ -85,6 +85,13 @@ for name in "${small[@]}"; do
     run "chunk-$name" 45 benchmarks.bench_chunk --preset "$name" "${graphs[@]}"
 done
 run chunk-$large-2b-4-steps-graphs 60 benchmarks.bench_chunk --preset $large "${two[@]}" --steps 4 "${graphs[@]}" --no-plain
+if [[ $device == cuda ]]; then
+    for family in lite leaptalk pro; do
+        run "public-$family" 60 benchmarks.bench_public --family $family
+        run "public-$family-graphs" 60 benchmarks.bench_public --family $family "${graphs[@]}"
+    done
+    run public-lite-fp8 60 benchmarks.bench_public --family lite --fp8 "${graphs[@]}"
+fi
 for size in "${small_sizes[@]}"; do
     run "kernels-$size" 60 benchmarks.bench_kernels --sizes "$size" --seconds 0.05
 done

@@ -157,9 +157,7 @@ class TalkingModel(Protocol[P, S]):
         """
         ...
 
-    def step_batch(
-        self, samples: Sequence[Tensor], states: Sequence[S], rung: Rung = Rung.FULL, /
-    ) -> list[Chunk[S]]:
+    def step_batch(self, samples: Sequence[Tensor], states: Sequence[S], rung: Rung = Rung.FULL, /) -> list[Chunk[S]]:
         """The next chunk of several streams, each of them as `step` would make it."""
         ...
 

@@ -52,9 +52,7 @@ class Canvas:
         ValueError: if the layout shows no person.
     """
 
-    def __init__(
-        self, picture: np.ndarray, landmarks: np.ndarray, irises: np.ndarray, layout: CanvasLayout
-    ) -> None:
+    def __init__(self, picture: np.ndarray, landmarks: np.ndarray, irises: np.ndarray, layout: CanvasLayout) -> None:
         mesh = load_face_mesh()
         landmarks = landmarks - _HALF_PIXEL
         self.size: tuple[int, int] = picture.shape[:2]

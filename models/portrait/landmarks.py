@@ -58,8 +58,10 @@ class Face:
     def yaw_pitch_roll(self) -> tuple[float, float, float]:
         """Radians: yaw to the picture's right, pitch down, roll clockwise, applied roll first."""
         r = self.rotation
-        return float(np.arctan2(r[0, 2], r[2, 2])), float(np.arcsin(np.clip(r[1, 2], -1, 1))), float(
-            np.arctan2(r[1, 0], r[1, 1])
+        return (
+            float(np.arctan2(r[0, 2], r[2, 2])),
+            float(np.arcsin(np.clip(r[1, 2], -1, 1))),
+            float(np.arctan2(r[1, 0], r[1, 1])),
         )
 
 

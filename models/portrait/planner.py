@@ -62,9 +62,7 @@ class ExpressionPlanner(nn.Module):
     def __init__(self, config: ExpressionPlannerConfig) -> None:
         super().__init__()
         self.config = config
-        self.hidden = nn.Sequential(
-            nn.Linear(config.audio_width, config.width), nn.SiLU(), nn.Dropout(config.dropout)
-        )
+        self.hidden = nn.Sequential(nn.Linear(config.audio_width, config.width), nn.SiLU(), nn.Dropout(config.dropout))
         self.face = nn.Linear(config.width, len(FACE_ACTIONS))
         self.gates = nn.Linear(config.width, 2)
         self.manner = nn.Linear(config.width, 2)

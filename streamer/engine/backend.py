@@ -89,16 +89,17 @@ def make_backend(config: EngineConfig) -> Backend:
 
 
 def load_model(config: EngineConfig) -> TalkingModel[Any, Any]:
-    """The models of a configuration: those of a preset, or of a folder of public weights.
+    """The models of a configuration: those of a preset, or of a folder of public weights, which are watched.
 
     Raises:
         ValueError, CheckpointError: as `AvatarPipeline.load` and `load_public`.
     """
     if config.model is not None:
         from models.public.loading import load_public
+        from models.watchdog import WatchedModel
 
         size = (config.model_size, config.model_size)
-        return load_public(config.model, config.device, has_graphs=True, frame_size=size)
+        return WatchedModel(load_public(config.model, config.device, has_graphs=True, frame_size=size))
     from models import families
 
     return families.load_model(config.preset, config.weights, config.device)
