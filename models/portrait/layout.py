@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.checkpoints import load_component
 from models.portrait.crops import Crop, cut
 from models.portrait.face_networks import Block, doubled, part_vertices
-from models.portrait.landmarks import WEIGHTS_FOLDER, Face
+from models.portrait.landmarks import WEIGHTS_FOLDER, fit_head
+from models.portrait.mesh import CanvasLayout
 
 LAYOUT_SIZE = 128
 LAYOUT_UNITS = 9.0  # side of the square, in face units
@@ -28,6 +29,7 @@ class Layout:
     left + side/N · (column … column + 1), top + side/N · (row … row + 1). The square may reach beyond the picture;
     what the maps say there means nothing.
 
+    scale: pixels of a face unit.
     front, back: depth of the nearest and of the farthest surface of the person, pixels of the picture, towards the
     viewer, 0 at the depth of the point between the eyes as in `Face.landmarks`; meant where matte is above 0.
     head: 0 … 1, how far a point follows the turn of the head about the neck (1 the skull, falling along the neck);
@@ -38,11 +40,42 @@ class Layout:
     left: float
     top: float
     side: float
+    scale: float
     front: np.ndarray
     back: np.ndarray
     head: np.ndarray
     clavicle: np.ndarray
     matte: np.ndarray
+
+    def over(self, size: tuple[int, int], cells: int = LAYOUT_SIZE) -> CanvasLayout:
+        """The maps over a whole picture of height and width `size`, `cells` on its shorter side. Where no person is,
+        depth and shares go on from where one is; beyond the square its border goes on."""
+        step = min(size) / cells
+        shape = tuple(int(np.ceil(side / step)) for side in size)
+        y, x = (((np.arange(count) + 0.5) * side / count) for count, side in zip(shape, size, strict=True))
+        grid = np.stack(np.meshgrid((x - self.left) / self.side, (y - self.top) / self.side), axis=-1) * 2 - 1
+        known = np.stack([self.front / self.scale, self.head, self.clavicle])
+        maps = torch.from_numpy(np.concatenate([known, self.matte[None]]).astype(np.float32))
+        maps[:3] = _continued(maps[:3], maps[3:] > 0.5)
+        at = torch.from_numpy(grid.astype(np.float32))[None]
+        return CanvasLayout(*F.grid_sample(maps[None], at, padding_mode="border", align_corners=False)[0].numpy())
+
+
+def _continued(maps: Tensor, is_known: Tensor) -> Tensor:
+    """Maps [C, N, N] where they are known [1, N, N]; elsewhere the mean of what is known near by."""
+    weight = is_known.float()
+    if not weight.any():
+        return maps
+    levels = [(maps * weight, weight)]
+    while levels[-1][0].shape[-1] > 1:
+        levels.append(tuple(F.avg_pool2d(part[None], 2)[0] for part in levels[-1]))  # type: ignore[arg-type]
+    values, weight = levels.pop()
+    out = values / weight
+    for values, weight in reversed(levels):
+        wide = F.interpolate(out[None], values.shape[-2:], mode="bilinear", align_corners=False)[0]
+        share = (weight * 4).clamp(max=1)
+        out = torch.where(weight > 0, share * values / weight.clamp(min=1e-6) + (1 - share) * wide, wide)
+    return out
 
 
 def layout_crop(landmarks: np.ndarray, scale: float) -> Crop:
@@ -103,27 +136,28 @@ class LayoutNet(nn.Module):
 
 
 @torch.no_grad()
-def lay_out(picture: np.ndarray, face: Face, network: LayoutNet) -> Layout:
-    """The layout of a face's person in a picture uint8 [H, W, 3]: the mean over the picture and its mirror image."""
-    crop = layout_crop(face.landmarks, face.scale)
+def lay_out(picture: np.ndarray, landmarks: np.ndarray, network: LayoutNet) -> Layout:
+    """The layout of the person with a face's landmarks [L, 3] in a picture uint8 [H, W, 3]: the mean of what the
+    network says of the picture and of its mirror image."""
+    scale = fit_head(landmarks)[1]
+    crop = layout_crop(landmarks, scale)
     pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255
     seen = cut(pixels, crop, LAYOUT_SIZE)[None]
-    points = crop.to_crop(face.landmarks)
-    points[:, 2] = face.landmarks[:, 2] / face.scale
+    points = crop.to_crop(landmarks)
+    points[:, 2] = landmarks[:, 2] / scale
     hints = draw_hints(torch.from_numpy(points)[None])
     out = network(torch.cat([seen, seen.flip(-1)]), torch.cat([hints, hints.flip(-1)]))
     front, deeper, *logits = ((out[0] + out[1].flip(-1)) / 2).numpy()
     head, clavicle, matte = (1 / (1 + np.exp(-logit)) for logit in logits)
     half = crop.side / 2
-    depths = front * face.scale, (front - deeper) * face.scale
-    return Layout(crop.x - half, crop.y - half, crop.side, *depths, head, clavicle, matte)
+    depths = front * scale, (front - deeper) * scale
+    return Layout(crop.x - half, crop.y - half, crop.side, scale, *depths, head, clavicle, matte)
 
 
 def load_layout_network(folder: Path = WEIGHTS_FOLDER) -> LayoutNet:
-    """Read `layout.safetensors` of a folder. Raises FileNotFoundError."""
+    """Read the component `layout` of a weights folder. Raises CheckpointError where it is missing or broken."""
     network = LayoutNet()
-    stored = load_file(folder / "layout.safetensors")
-    network.load_state_dict({name: value.float() for name, value in stored.items()}, strict=False)
+    load_component(folder, "layout", network)
     return network.eval()
 
 
@@ -132,6 +166,7 @@ def _shipped() -> LayoutNet:
     return load_layout_network()
 
 
-def find_layout(picture: np.ndarray, face: Face) -> Layout:
-    """The layout of one of a picture's faces, with the shipped weights. Raises FileNotFoundError without them."""
-    return lay_out(picture, face, _shipped())
+def find_layout(picture: np.ndarray, landmarks: np.ndarray) -> Layout:
+    """The layout of the person whose face has these landmarks [L, 3] in a picture uint8 [H, W, 3], with the shipped
+    weights. Raises CheckpointError without them."""
+    return lay_out(picture, landmarks, _shipped())

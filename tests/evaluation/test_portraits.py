@@ -51,7 +51,7 @@ def test_layouts_are_compared_where_the_person_is():
     maps = {name: np.zeros((128, 128), np.float32) for name in ("front", "back", "head", "clavicle", "matte")}
     maps["matte"][32:96, 32:96], maps["head"][:] = 1, 1
     maps["front"][:], maps["back"][:] = 0.5 * 10 + 3, -10
-    layout = Layout(0, 0, 64, **maps)
+    layout = Layout(0, 0, 64, 10, **maps)
     score = score_layout(layout, (front, front * 0 - 1, shares), 64, unit=10, scale=10)
     assert score.matte_iou == 1 and score.head == 0 and score.clavicle == 0
     assert score.front == pytest.approx(0, abs=1e-3)  # a common offset is nobody's error

@@ -95,7 +95,7 @@ def face_batch(source: FaceSource, count: int, rng: Rng) -> tuple[Tensor, Tensor
         example = source.draw(rng)
         order = mirror if rng.random() < 0.5 else np.arange(len(mirror))
         crop = replace(face_crop(example.landmarks), is_mirrored=order is mirror)
-        crop = jittered(crop, float(rng.choice([0.25, 1.0])), rng)
+        crop = jittered(crop, float(rng.choice([0.25, 1.0], p=(0.65, 0.35))), rng)  # the second look, the first
         image, target = cut_example(example.picture, crop, FACE_SIZE, example.landmarks[order], rng)
         images.append(image)
         targets.append(target)
@@ -121,7 +121,7 @@ def part_batch(source: FaceSource, part: str, count: int, rng: Rng) -> tuple[Ten
         if part == "eye":
             points = np.concatenate([points, example.irises[1:] if is_mirrored else example.irises[:1]])
         size = EYE_SIZE if part == "eye" else MOUTH_SIZE
-        crop = jittered(crop, float(rng.uniform(0.3, 1.1)), rng)
+        crop = jittered(crop, float(rng.uniform(0.15, 0.8)), rng)
         image, target = cut_example(example.picture, crop, size, points, rng)
         images.append(image)
         targets.append(target)

@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from models.checkpoints import load_component
 from models.portrait.face_mesh import load_face_mesh
 from models.portrait.face_networks import FaceNetworks, part_vertices
+from models.portrait.landmarks import FinderConfig
+from models.portrait.weights import save_portrait_component
 from training.config import parse_run
 from training.loop import Figures, LoopConfig, TrainingRun
-from training.portraits.export import save_landmarks
 from training.portraits.face_batches import FaceSource, box_batch, face_batch, part_batch
 from training.synthetic.portraits.people import TEST_SEED
 from training.synthetic.portraits.shards import PortraitSet
@@ -27,10 +29,12 @@ _BETA = 0.01  # crop sides below which an error counts by its square
 
 @dataclass(frozen=True)
 class LandmarkRun:
-    """portraits: folder of the shards; held_out: people at its end that only the log's figures see."""
+    """portraits: folder of the shards; start: weights folder to go on from, if any; held_out: people at the end of the
+    shards that only the log's figures see."""
 
     portraits: Path
     out: Path
+    start: str = ""
     faces: int = 32
     eyes: int = 32
     mouths: int = 24
@@ -90,7 +94,10 @@ def main() -> None:
     training = TrainingRun(run.out, networks, run.loop)
     rng = np.random.default_rng([run.loop.seed, training.step])
     if not training.step:
-        start_from_means(networks, source, rng)
+        if run.start:
+            load_component(Path(run.start), "landmarks", networks)
+        else:
+            start_from_means(networks, source, rng)
         training.ema.load_state_dict(networks.state_dict())
     weights = face_weights()
     edges = {"eye": weights[part_vertices().left_eye], "mouth": weights[part_vertices().mouth]}
@@ -118,7 +125,7 @@ def main() -> None:
             crops, targets = part_batch(unseen, name, 64, rng)
             wrong = (getattr(ema, name)(crops) - targets)[..., :2].norm(dim=2) * scale
             figures[name] = float(wrong[:, edges[name] == 3].mean())
-        save_landmarks(run.out, ema)
+        save_portrait_component(run.out, "landmarks", ema, FinderConfig())
         return figures
 
     training.train(step, report)

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from models.checkpoints import save_component
 from models.portrait.layout import LayoutNet
 from training.config import parse_run
 from training.loop import Figures, LoopConfig, TrainingRun
-from training.portraits.export import save_weights
 from training.portraits.layout_batches import layout_batch
 from training.synthetic.portraits.people import TEST_SEED
 from training.synthetic.portraits.shards import PortraitSet
@@ -98,7 +98,7 @@ def main() -> None:
 
     def report(ema: LayoutNet) -> dict:
         crops, hints, target, inside = layout_batch(portraits, unseen[:48], np.random.default_rng(1), is_varied=False)
-        save_weights(run.out / "layout.safetensors", ema)
+        save_component(run.out, "layout", ema)
         figures = measure_layout(ema(crops, hints), target, inside)
         alone = measure_layout(ema(crops, torch.zeros_like(hints)), target, inside)
         return {name: float(value.mean()) for name, value in figures.items()} | {

@@ -70,7 +70,17 @@ def test_a_presenter_of_the_gallery_is_found():
 
 
 @pytest.mark.skipif(not HAS_WEIGHTS, reason="no portrait weights")
-@pytest.mark.parametrize("shape", [(1, 1), (40, 900), (256, 256)])
+def test_a_face_in_a_very_large_picture_lies_where_it_is():
+    small = (load_picture(list_avatars()[0]).permute(1, 2, 0).numpy() * 255).astype(np.uint8)
+    large = np.zeros((2560, 4000, 3), np.uint8)
+    large[:, 1000:3560] = small.repeat(10, 0).repeat(10, 1)
+    (face,), (larger,) = find_faces(small), find_faces(large)
+    assert np.abs((larger.landmarks - (1000, 0, 0)) / 10 - face.landmarks).max() < 0.1 * face.scale
+    assert larger.scale / 10 == pytest.approx(face.scale, rel=0.05)
+
+
+@pytest.mark.skipif(not HAS_WEIGHTS, reason="no portrait weights")
+@pytest.mark.parametrize("shape", [(1, 1), (40, 900), (256, 256), (3, 20_000)])
 def test_a_picture_without_a_face_gives_none(shape):
     rng = np.random.default_rng(0)
     for picture in (np.full((*shape, 3), 90), rng.integers(0, 256, (*shape, 3))):

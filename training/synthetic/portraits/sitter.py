@@ -23,6 +23,7 @@ from training.synthetic.wardrobe import Pictures
 
 SEEN_SLACK = 0.12  # face units that a landmark may lie behind what is drawn and still count as seen
 _NEAREST_M = 0.32
+_PUPIL = np.array([-0.017, -1.0, -0.047])  # where an eye's picture has it, seen from the eyeball's middle
 
 
 @dataclass(frozen=True)
@@ -105,19 +106,13 @@ class Sitter(Presenter):
             scene, self._label_arrays[0], camera, axis, self.studio.label_size
         )
         rows = self._landmark_rows(shot.figure.base_vertex)
-        irises = np.array([rows[self._rest_front(shot.figure.rest, rows)] for rows in shot.eyes])
-        points = vertices[np.concatenate([rows, irises])].astype(float)
+        points = np.concatenate([vertices[rows], _irises(vertices, shot.eyes, eyes)]).astype(float)
         at = project(camera.matrix, points)[:, :2] * renderer.size
         z = points @ axis[:3] + axis[3]
         placed = np.c_[at, z * look.eye_share * renderer.size].astype(np.float32)
         seen = _seen(at / renderer.size, z, depth)
         count = len(rows)
         return Portrait(picture, placed[:count], seen[:count], placed[count:], layout)
-
-    @staticmethod
-    def _rest_front(rest: np.ndarray, rows: np.ndarray) -> int:
-        """Which of an eye's vertices is the middle of its iris: the foremost at rest."""
-        return int(rest[rows, 1].argmin())
 
     @staticmethod
     def _landmark_rows(base_vertex: np.ndarray) -> np.ndarray:
@@ -146,6 +141,15 @@ def aim(look: Look, eyes: np.ndarray) -> tuple[Camera, np.ndarray]:
     lens[0, 2], lens[1, 2] = 1 - 2 * look.centre[0], 2 * look.centre[1] - 1  # the eyes' middle goes to `centre`
     axis = np.append(view[2, :3], view[2, 3] + distance_m) / unit_m
     return Camera(lens @ view, position), axis
+
+
+def _irises(vertices: np.ndarray, rows: tuple[np.ndarray, np.ndarray], eyes: EyePose) -> np.ndarray:
+    """The middles of both irises [2, 3]."""
+    middles = []
+    for own, centre, turned in zip(rows, eyes.centres, eyes.turns, strict=True):
+        radius = np.linalg.norm(vertices[own] - centre, axis=1).mean()
+        middles.append(centre + radius * turned @ _PUPIL)
+    return np.stack(middles)
 
 
 def _seen(at: np.ndarray, z: np.ndarray, depth: np.ndarray) -> np.ndarray:

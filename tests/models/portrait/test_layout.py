@@ -1,0 +1,101 @@
+"""Layouts: where the square lies, what the network is told of the face, and how maps cover a picture."""
+
+import numpy as np
+import pytest
+import torch
+
+from models.portrait.face_mesh import load_face_mesh
+from models.portrait.landmarks import WEIGHTS_FOLDER, find_faces
+from models.portrait.layout import (
+    LAYOUT_SIZE,
+    LAYOUT_UNITS,
+    Layout,
+    LayoutNet,
+    draw_hints,
+    find_layout,
+    lay_out,
+    layout_crop,
+)
+
+HAS_WEIGHTS = (WEIGHTS_FOLDER / "layout.safetensors").is_file()
+
+
+def face(scale: float = 40.0) -> np.ndarray:
+    return (load_face_mesh().canonical * scale + (160, 120, 0)).astype(np.float32)
+
+
+def toy_layout(**changes) -> Layout:
+    names = ("front", "back", "head", "clavicle", "matte")
+    maps = {name: np.zeros((LAYOUT_SIZE, LAYOUT_SIZE), np.float32) for name in names}
+    place = {"left": 10.0, "top": 20.0, "side": 100.0, "scale": 10.0}
+    return Layout(**place | maps | changes)
+
+
+def test_the_square_is_nine_face_units_and_the_eyes_lie_above_its_middle():
+    crop = layout_crop(face(), 40)
+    assert crop.side == LAYOUT_UNITS * 40 and crop.roll == 0
+    assert crop.x == pytest.approx(160, abs=1) and crop.y == pytest.approx(120 + 48, abs=4)
+
+
+def test_hints_show_the_face_and_its_depth():
+    points = load_face_mesh().canonical.copy()
+    points[:, :2] /= LAYOUT_UNITS
+    cover, depth = draw_hints(torch.from_numpy(points)[None])[0]
+    middle = LAYOUT_SIZE // 2
+    assert cover.max() == 1 and 0.02 < (cover > 0.5).float().mean() < 0.15
+    assert cover[0].max() < 1e-6 and depth[cover < 1e-3].abs().max() < 1e-2
+    nose = depth[middle + 10, middle]  # 10 cells are 0.7 face units
+    cheek = depth[middle + 10, middle + 10]
+    assert nose > cheek + 0.1
+
+
+def test_a_network_without_hints_and_with_them_gives_maps_of_the_same_form():
+    network = LayoutNet().eval()
+    crop = torch.rand(1, 3, LAYOUT_SIZE, LAYOUT_SIZE)
+    hints = torch.zeros(1, 2, LAYOUT_SIZE, LAYOUT_SIZE)
+    plain = network(crop, hints)
+    assert plain.shape == (1, 5, LAYOUT_SIZE, LAYOUT_SIZE) and (plain[:, 1] >= 0).all()
+    hints[:, 1] = 0.3
+    with torch.no_grad():
+        assert not torch.allclose(network(crop, hints)[:, 0], plain[:, 0])
+
+
+def test_the_back_of_a_layout_is_never_in_front_and_shares_are_shares():
+    picture = np.random.default_rng(0).integers(0, 256, (240, 320, 3)).astype(np.uint8)
+    layout = lay_out(picture, face(), LayoutNet().eval())
+    assert (layout.back <= layout.front).all()
+    for share in (layout.head, layout.clavicle, layout.matte):
+        assert share.min() >= 0 and share.max() <= 1
+    assert layout.scale == pytest.approx(40, rel=1e-3) and layout.side == pytest.approx(360, rel=1e-3)
+
+
+def test_maps_over_a_picture_lie_where_the_square_says():
+    ramp = np.broadcast_to((np.arange(LAYOUT_SIZE, dtype=np.float32) + 0.5) / LAYOUT_SIZE, (LAYOUT_SIZE,) * 2)
+    maps = toy_layout(front=ramp * 100, matte=np.ones_like(ramp)).over((160, 120))
+    assert maps.depth.shape == (171, 128)  # 128 cells on the shorter side
+    x = (np.arange(128) + 0.5) / 128 * 120
+    inside = (x > 11) & (x < 109)
+    assert np.allclose(maps.depth[40][inside], (x[inside] - 10) / 100 * 10, atol=0.02)  # in face units
+    assert maps.depth[40, 0] < 0.1 and maps.depth[40, -1] > 9.8
+
+
+def test_depth_goes_on_where_no_person_is():
+    front, matte = np.full((LAYOUT_SIZE,) * 2, -999, np.float32), np.zeros((LAYOUT_SIZE,) * 2, np.float32)
+    front[40:90, 40:90], matte[40:90, 40:90] = 5, 1
+    maps = toy_layout(front=front, matte=matte).over((128, 128))
+    assert np.allclose(maps.depth, 0.5, atol=1e-3)
+    assert 0.05 < maps.matte.mean() < 0.2
+
+
+@pytest.mark.skipif(not HAS_WEIGHTS, reason="no layout weights")
+def test_a_presenter_of_the_gallery_is_laid_out():
+    from models.gallery import list_avatars, load_picture
+
+    picture = (load_picture(list_avatars()[0]).permute(1, 2, 0).numpy() * 255).astype(np.uint8)
+    (found,) = find_faces(picture)
+    maps = find_layout(picture, found.landmarks).over(picture.shape[:2])
+    x, y = (found.landmarks[:, :2] / 2).astype(int).clip(0, 127).T
+    assert (maps.matte[y, x] > 0.9).mean() > 0.95 and (maps.head[y, x] > 0.8).mean() > 0.9
+    assert np.abs(maps.depth[y, x] - found.landmarks[:, 2] / found.scale).mean() < 0.2
+    assert maps.matte[:20, :10].max() < 0.2  # the room's corner
+    assert maps.head[-1, 40:88].mean() < 0.2 < 0.8 < maps.matte[-1, 40:88].mean()  # the chest
