@@ -57,9 +57,9 @@ from models.overlap import overlapped
 from models.pipeline import AvatarPipeline
 from models.presets import PRESETS, preset
 from models.state import ChunkState
+from models.timing import SAMPLES_PER_LATENT as LATENT_SAMPLES
 
 LATENT_S = 4 / 25
-LATENT_SAMPLES = 2560
 REFINER_SHAPES = {
     "1.3b": TransformerConfig(width=1536, layers=30, heads=12, mlp_ratio=8960 / 1536),
     "2b": TransformerConfig(width=1792, layers=28, heads=28, mlp_ratio=4.0),

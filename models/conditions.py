@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.configs import AudioEncoderConfig, TextEncoderConfig
+from models.timing import SAMPLE_RATE
 
-SAMPLE_RATE = 16_000
 SAMPLES_PER_FRAME = 640
 _HOP, _WINDOW, _FFT = 160, 400, 512
 _MELS_PER_FRAME = SAMPLES_PER_FRAME // _HOP

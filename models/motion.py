@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-FPS = 25
+from models.timing import FPS
+
 MOTION_CHANNELS = (
     "yaw",  # head, radians, + turns to the presenter's left
     "pitch",  # head, radians

@@ -10,14 +10,15 @@ import enum
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
 
+from models.timing import FRAMES_PER_LATENT
+from models.timing import SAMPLES_PER_LATENT as LATENT_SAMPLES
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
 
-FRAMES_PER_LATENT = 4
 MAX_CHUNK_LATENTS = 6
-LATENT_SAMPLES = 2560  # of 16 kHz
 
 
 class Rung(enum.IntEnum):

@@ -21,10 +21,11 @@ from dataclasses import dataclass, field
 import av
 import numpy as np
 
+from models.timing import FPS, FRAME_SAMPLES, FRAMES_PER_LATENT
 from streamer.engine import Engine, EngineChunk, EngineConfig, EngineStream, StepCancelled, StreamSpec
 from streamer.errors import EngineLost
 from streamer.media.microphone import Resampler16k
-from streamer.media.sound import FPS, FRAME_SAMPLES, FRAMES_PER_LATENT, PLAYED_RATE_HZ, PcmResampler, to_int16, to_model
+from streamer.media.sound import PLAYED_RATE_HZ, PcmResampler, to_int16, to_model
 from streamer.picture import load_picture
 
 MAX_WAITING_S = 30.0  # sound that `push` takes ahead of what has been made

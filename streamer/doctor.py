@@ -7,9 +7,7 @@ import contextlib
 import importlib.util
 import json
 import os
-import secrets
 import socket
-import struct
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -19,16 +17,15 @@ from pathlib import Path
 from typing import Literal, TextIO
 
 from models.gallery import WEIGHTS_ROOT, list_avatars
+from models.timing import FPS as REAL_TIME_FPS
 from streamer.errors import AvatarError
 from streamer.media.ice_servers import IceServer
 from streamer.presenters import preset_frame_size
 from streamer.server.options import ServerOptions
 
 Verdict = Literal["ok", "warning", "missing"]
-REAL_TIME_FPS = 25
 STUN_TIMEOUT_S = 2.0
 ENGINE_TIMEOUT_S = 120.0
-_STUN_COOKIE = 0x2112A442
 _PROBE_SIZE = 256
 
 
@@ -247,38 +244,36 @@ def stun_address(host: str, port: int) -> str:
         OSError: if nothing answers, twice.
         ValueError: if the answer is none.
     """
-    transaction = secrets.token_bytes(12)
-    request = struct.pack("!HHI", 0x0001, 0, _STUN_COOKIE) + transaction
+    from aioice import stun
+
+    request = stun.Message(stun.Method.BINDING, stun.Class.REQUEST)
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
     with socket.socket(family, kind, protocol) as asking:
         asking.settimeout(STUN_TIMEOUT_S / 2)
         for attempt in range(2):
-            asking.sendto(request, address)
+            asking.sendto(bytes(request), address)
             try:
                 answer = asking.recv(1500)
                 break
             except TimeoutError:
                 if attempt:
                     raise
-    return _mapped_address(answer, transaction)
+    return _mapped_address(answer, request.transaction_id)
 
 
 def _mapped_address(answer: bytes, transaction: bytes) -> str:
-    """The XOR-MAPPED-ADDRESS of a binding response, as host:port."""
-    if len(answer) < 20 or answer[:2] != b"\x01\x01" or answer[8:20] != transaction:
+    """How the server sees us, of its answer to that transaction, as host:port.
+
+    Raises:
+        ValueError: if it does not say.
+    """
+    from aioice import stun
+
+    message = stun.parse_message(answer)
+    if message.transaction_id != transaction or "XOR-MAPPED-ADDRESS" not in message.attributes:
         raise ValueError("the answer is no STUN binding response")
-    place = 20
-    while place + 4 <= len(answer):
-        kind, length = struct.unpack_from("!HH", answer, place)
-        value = answer[place + 4 : place + 4 + length]
-        if kind == 0x0020 and length >= 8:
-            port = struct.unpack_from("!H", value, 2)[0] ^ (_STUN_COOKIE >> 16)
-            mask = struct.pack("!I", _STUN_COOKIE) + transaction
-            packed = bytes(byte ^ key for byte, key in zip(value[4:], mask, strict=False))
-            family = socket.AF_INET if value[1] == 1 else socket.AF_INET6
-            return f"{socket.inet_ntop(family, packed)}:{port}"
-        place += 4 + length + -length % 4
-    raise ValueError("the answer holds no address")
+    host, port = message.attributes["XOR-MAPPED-ADDRESS"]
+    return f"{host}:{port}"
 
 
 def _presets(options: ServerOptions) -> list[str]:

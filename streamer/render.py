@@ -16,12 +16,12 @@ import torch
 
 from models.flops import count_flops
 from models.talking import Chunk
+from models.timing import FRAMES_PER_LATENT
 from streamer.audio_in import SampleReader, SoundSource
 from streamer.errors import InputError, PictureError
 from streamer.mark import MarkStamp
 from streamer.video_out import SOUND_RATE_HZ, VideoWriter
 
-FRAMES_PER_LATENT = 4
 MAX_CHUNK_LATENTS = 6
 
 

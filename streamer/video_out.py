@@ -18,9 +18,9 @@ import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace
 
+from models.timing import SOUND_RATE_HZ
 from streamer.errors import OutputError
 
-SOUND_RATE_HZ = 48_000
 SOUND_BIT_RATE = 96_000
 ENCODER_THREADS = 1
 AAC_FRAME_SAMPLES = 1024

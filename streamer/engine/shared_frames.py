@@ -11,11 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from models.timing import FRAMES_PER_LATENT, SAMPLES_PER_LATENT
 from streamer.child.arrays import anonymous_file
-from streamer.engine.config import FRAMES_PER_LATENT
 
 SLOTS = 4
-SAMPLES_PER_LATENT = 2560  # 16 kHz
 _ALIGNMENT = 64
 
 

@@ -18,13 +18,14 @@ from typing import Any
 
 import numpy as np
 
+from models.timing import FRAMES_PER_LATENT, SAMPLES_PER_LATENT
 from streamer.child import ChildChannel
 from streamer.child.arrays import read_array
 from streamer.engine.backend import Chunk, make_backend
-from streamer.engine.config import FRAMES_PER_LATENT, EngineConfig, EngineFacts
+from streamer.engine.config import EngineConfig, EngineFacts
 from streamer.engine.ladder import CLIMB_ROOM, Due, Ladder, Rung, StreamRung
 from streamer.engine.messages import CloseStream, Done, NotDone, Open, Opened, Ready, Rewind, Step
-from streamer.engine.shared_frames import SAMPLES_PER_LATENT, Ring
+from streamer.engine.shared_frames import Ring
 
 WARM_LATENTS = 3
 WARM_LIMIT_S = 20.0  # a preset that is hopeless here must still start

@@ -8,14 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from models.timing import SOUND_RATE_HZ as PLAYED_RATE_HZ
 from streamer.audio_in import Resampler
 
-PLAYED_RATE_HZ = 48_000
-MODEL_RATE_HZ = 16_000
-FPS = 25
-FRAME_SAMPLES = PLAYED_RATE_HZ // FPS  # 1920
 BLOCK_SAMPLES = PLAYED_RATE_HZ // 50  # 20 ms, a packet: 960
-FRAMES_PER_LATENT = 4
 _FADE_SAMPLES = 240  # 5 ms
 
 

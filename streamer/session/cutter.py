@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from models.timing import FPS, FRAME_SAMPLES, FRAMES_PER_LATENT
 from streamer.media.hearing import Hearing
 from streamer.media.microphone import Resampler16k
-from streamer.media.sound import BLOCK_SAMPLES, FPS, FRAME_SAMPLES, FRAMES_PER_LATENT, to_model
+from streamer.media.sound import BLOCK_SAMPLES, to_model
 from streamer.session.budget import MAX_CHUNKS_LONG, Budget
 from streamer.session.metrics import Metrics
 from streamer.session.sources import Queue, StreamUtterance, Utterance

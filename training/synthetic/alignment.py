@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from models.timing import SAMPLE_RATE
 from training.synthetic.phones import SILENCE, Phone, arpabet
 
-SAMPLE_RATE = 16_000
 # Attempts in turn: beam (None: the default; very wide beams underflow and fail more often), silence added at
 # both ends in seconds, standard deviation of the dither in 16-bit steps.
 _ATTEMPTS = ((None, 0.1, 0.1), (None, 0.4, 0.1), (None, 0.4, 8.0), (1e-90, 0.4, 0.1))

@@ -15,9 +15,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from models.portrait.face_mesh import FACE_DIM, FACE_INDEX, load_face_mesh
+from models.timing import FPS
 from training.synthetic.phones import BILABIALS, LABIODENTALS, SILENCE, Phone, fill_silences, parse_phones
-
-FPS = 25
 
 _OPENING = ("jawOpen", "mouthLowerDown", "mouthUpperUp", "mouthStretch")  # scaled by the loudness
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
+from models.timing import SAMPLE_RATE
 from training.synthetic.phones import SILENCE, Phone, arpabet, ipa_to_arpabet
 
-SAMPLE_RATE = 16_000
 _HIBARI_FRAME_S = 0.025  # of its duration predictor
 # How late the times come, found by the shift at which p, b, m are most muffled (flite and forced alignment: 0).
 _HIBARI_LATE_S = 0.050
