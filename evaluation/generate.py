@@ -13,7 +13,8 @@ from torch import Tensor
 
 from evaluation.takes import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME, Take
 from models.talking import Chunk
-from models.timing import FRAMES_PER_LATENT
+
+_FRAMES_PER_LATENT = 4
 
 
 class Pipeline(Protocol):
@@ -101,7 +102,7 @@ def generate(
 
 def sound_chunks(samples: np.ndarray, delay_frames: int, chunk_latents: int) -> list[np.ndarray]:
     """Sound cut into chunks, followed by silence for the look-ahead and up to the end of the last chunk."""
-    size = chunk_latents * FRAMES_PER_LATENT * SAMPLES_PER_FRAME
+    size = chunk_latents * _FRAMES_PER_LATENT * SAMPLES_PER_FRAME
     wanted = len(samples) + delay_frames * SAMPLES_PER_FRAME
     padded = np.zeros(-(-wanted // size) * size, np.float32)
     padded[: len(samples)] = samples

@@ -14,8 +14,8 @@ from evaluation.landmarks import LandmarkError, landmark_error, to_px256
 from evaluation.picture import blockiness, gradient_energy, psnr_db, ssim
 from evaluation.takes import SAMPLES_PER_FRAME, Take, read_picture
 from models.pipeline import AvatarPipeline
-from models.timing import FRAMES_PER_LATENT
 
+_FRAMES_PER_LATENT = 4
 _MOUTH_POINTS = slice(48, 60)
 
 
@@ -70,8 +70,8 @@ def _pooled_psnr_db(patches: list[np.ndarray], true: list[np.ndarray]) -> float:
 @torch.inference_mode()
 def through_vae(pipeline: AvatarPipeline, frames: np.ndarray) -> np.ndarray:
     """What encoding and decoding leaves of frames uint8 [T, H, W, 3]: [T', H, W, 3], T' ≤ T the largest 1 + 4k."""
-    true = frames[: (len(frames) - 1) // FRAMES_PER_LATENT * FRAMES_PER_LATENT + 1]
-    step = 6 * FRAMES_PER_LATENT
+    true = frames[: (len(frames) - 1) // _FRAMES_PER_LATENT * _FRAMES_PER_LATENT + 1]
+    step = 6 * _FRAMES_PER_LATENT
     pieces = [true[:1]] + [true[first : first + step] for first in range(1, len(true), step)]
     decoded, cache = [], None
     for index, piece in enumerate(pieces):
@@ -136,7 +136,7 @@ def refine_true(pipeline: AvatarPipeline, take: Take, frames: np.ndarray) -> tup
         T' ≤ T a whole number of chunks.
     """
     n = pipeline.preset.chunk_latents
-    chunk_frames = n * FRAMES_PER_LATENT
+    chunk_frames = n * _FRAMES_PER_LATENT
     count = min(len(frames), take.frame_count) // chunk_frames * chunk_frames
     height, width = pipeline.frame_size
     small = resize(frames[:count], pipeline.preset.lr_size)
@@ -150,7 +150,7 @@ def refine_true(pipeline: AvatarPipeline, take: Take, frames: np.ndarray) -> tup
     refined = []
     try:
         for first in range(0, count, chunk_frames):
-            latents.position, keypoints.position = first // FRAMES_PER_LATENT, first
+            latents.position, keypoints.position = first // _FRAMES_PER_LATENT, first
             chunk, state, _ = pipeline.step(torch.zeros(chunk_frames * SAMPLES_PER_FRAME), state)
             refined.append(to_uint8(chunk))
     finally:

@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from models.timing import FPS
 from training.synthetic import shards
 from training.synthetic.phones import SILENCE, Phone
+
+SAMPLE_RATE, FPS = 16000, 25
+SAMPLES_PER_FRAME = SAMPLE_RATE // FPS
 
 
 @dataclass(frozen=True, eq=False)

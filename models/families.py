@@ -36,13 +36,17 @@ def frame_size(name: str) -> tuple[int, int]:
 
 
 def load_model(
-    name: str, weights: Path | None = None, device: torch.device | str = "cpu", precision: str = "auto"
+    name: str,
+    weights: Path | None = None,
+    device: torch.device | str = "cpu",
+    precision: str = "auto",
+    has_graphs: bool = False,
 ) -> TalkingModel[Any, Any]:
     """The models of a preset.
 
     Args:
         weights: a folder instead of the one that comes with the package.
-        precision: see `AvatarPipeline.load`; portraits have but one.
+        precision, has_graphs: see `AvatarPipeline.load`; portraits have but one precision, and no graphs.
 
     Raises:
         ValueError: if there is no such preset or precision.
@@ -55,4 +59,4 @@ def load_model(
         return PortraitPipeline.load(size, weights)
     from models.pipeline import AvatarPipeline
 
-    return AvatarPipeline.load(name, weights, device, precision)
+    return AvatarPipeline.load(name, weights, device, precision, has_graphs)

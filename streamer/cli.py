@@ -238,6 +238,8 @@ def _serve_options() -> Parser:
     how.add_argument("--longest-session", type=_minutes, metavar="MIN", help="minutes until it ends (default: no end)")
     how.add_argument("--chunk", type=_chunk, default=2, metavar="N", help="latents a chunk, 1-6 (default: 2)")
     _add_model(how)
+    how.add_argument("--graphs", action="store_true", help="replay the models from CUDA graphs, on a GPU")
+    how.add_argument("--fp8", action="store_true", help="multiply in fp8, on a GPU that can")
     how.add_argument("--test-pattern", action="store_true", help="frames that flash with the sound, without models")
     how.add_argument("--no-mark", action="store_true", help="leave the picture without the visible mark")
     who = shared.add_argument_group("who may come in")

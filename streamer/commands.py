@@ -218,6 +218,8 @@ def run_serve(arguments: argparse.Namespace, stream: TextIO) -> None:
         chunk_latents=arguments.chunk,
         model=arguments.model,
         model_size=arguments.model_size,
+        has_graphs=arguments.graphs,
+        has_fp8=arguments.fp8,
         is_test_pattern=arguments.test_pattern,
         mark=None if arguments.no_mark else Mark(),
         network=network,

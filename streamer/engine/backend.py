@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from models.talking import TalkingModel
 
 
+log = logging.getLogger(__name__)
 Chunk = tuple[np.ndarray, Any, dict[str, float]]
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 LARGEST_BATCH = 16  # on a GPU; one core is as busy with one stream as with several
@@ -102,7 +104,12 @@ def load_model(config: EngineConfig) -> TalkingModel[Any, Any]:
         return WatchedModel(load_public(config.model, config.device, has_graphs=True, frame_size=size))
     from models import families
 
-    return families.load_model(config.preset, config.weights, config.device)
+    pipeline = families.load_model(config.preset, config.weights, config.device, has_graphs=config.has_graphs)
+    if config.has_graphs and pipeline.device.type != "cuda":
+        log.warning("CUDA graphs have no effect on %s", pipeline.device)
+    if config.has_fp8:
+        _use_fp8(pipeline)
+    return pipeline
 
 
 class AvatarBackend:
@@ -191,6 +198,18 @@ class AvatarBackend:
 
     def set_reference(self, state: Any, reference: np.ndarray) -> Any:
         return self._pipeline.set_reference(state, self._torch.tensor(reference))
+
+
+def _use_fp8(pipeline: TalkingModel[Any, Any]) -> None:
+    """fp8 in the blocks of both transformers, where there are any and the device multiplies it."""
+    from models.fp8 import has_fp8, use_fp8
+    from models.pipeline import AvatarPipeline
+
+    if not isinstance(pipeline, AvatarPipeline) or not has_fp8(pipeline.device):
+        log.warning("fp8 has no effect on %s", pipeline.device)
+        return
+    for model in (pipeline.lr_a2v, pipeline.refiner):
+        use_fp8(model)
 
 
 def _keep_freed_memory() -> None:

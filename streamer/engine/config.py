@@ -10,7 +10,6 @@ import numpy as np
 from streamer.engine.ladder import Rung
 from streamer.mark import Mark
 
-FRAMES_PER_LATENT = 4
 MAX_CHUNK_LATENTS = 7  # the longest of a model with a fixed one
 PIPELINES = ("avatar", "test-pattern")
 
@@ -23,6 +22,8 @@ class EngineConfig:
         preset, weights, device: as in `AvatarPipeline.load`; weights None are those that come with the package.
         model: a folder of public weights, in the place of preset and weights.
         model_size: height and width of its frames, pixels.
+        has_graphs: replay the models from CUDA graphs (`models.graphs`).
+        has_fp8: multiply in fp8 in the blocks of both transformers (`models.fp8`).
         threads: of torch; None leaves torch's own choice, which is every core.
         pipeline: "avatar", or "test-pattern" (see `pattern`), which needs neither weights nor torch.
         max_streams: open at once; more are refused.
@@ -38,6 +39,8 @@ class EngineConfig:
     device: str = "cpu"
     model: Path | None = None
     model_size: int = 512
+    has_graphs: bool = False
+    has_fp8: bool = False
     threads: int | None = None
     pipeline: str = "avatar"
     max_streams: int = 8

@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from models.timing import SAMPLES_PER_LATENT
 from streamer.child.arrays import array_file
 from streamer.engine.config import EngineFacts, StreamSpec, check_energy
 from streamer.engine.ladder import Rung
 from streamer.engine.messages import Done, NotDone, Open, Rewind, Step
-from streamer.engine.shared_frames import SAMPLES_PER_LATENT, SLOTS, Ring, RingShape
+from streamer.engine.shared_frames import SLOTS, Ring, RingShape
 from streamer.errors import EngineError, EngineLost, PictureError, StepCancelled
 
 MAX_PROMPT_CHARACTERS = 1000  # an encoder reads a few hundred bytes at most

@@ -48,6 +48,7 @@ class ServeOptions(ServerOptions):
         chunk_latents: of a chunk, where the model leaves a choice.
         model, model_size: a folder of public weights in the place of the preset, and the side of its frames, pixels.
         max_sessions: None for as many as the engine can serve in real time.
+        has_graphs, has_fp8: as in `EngineConfig`.
         is_test_pattern: frames that flash with the sound, without models.
         public_hosts: names by which clients call the server, besides localhost and its address.
         is_behind_proxy: whether `X-Forwarded-*` are a proxy's words, and no client's.
@@ -68,6 +69,8 @@ class ServeOptions(ServerOptions):
     chunk_latents: int = 2
     model: Path | None = None
     model_size: int = 512
+    has_graphs: bool = False
+    has_fp8: bool = False
     is_test_pattern: bool = False
     mark: Mark | None = field(default_factory=Mark)
     network: Network = field(default_factory=Network)
@@ -188,6 +191,8 @@ def _checked(options: ServeOptions) -> tuple[Access, Limits, EngineConfig]:
             device=options.device,
             model=options.model,
             model_size=options.model_size,
+            has_graphs=options.has_graphs,
+            has_fp8=options.has_fp8,
             threads=options.threads or _spare_threads(),
             pipeline="test-pattern" if options.is_test_pattern else "avatar",
             max_streams=options.max_sessions or MOST_STREAMS,

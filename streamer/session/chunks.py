@@ -19,10 +19,10 @@ from collections.abc import Callable
 
 import numpy as np
 
+from models.timing import FPS, FRAME_SAMPLES
 from streamer.engine import EngineChunk
 from streamer.errors import EngineError, StepCancelled
 from streamer.media.clock import happens_before
-from streamer.media.sound import FPS, FRAME_SAMPLES
 from streamer.protocol import ErrorMessage
 from streamer.session.cutter import ChunkTimes, Cutter, Feed, is_no_stream
 from streamer.session.figures import Figures

@@ -10,8 +10,9 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
+from models.timing import FRAME_SAMPLES
 from streamer.media.clock import MediaClock
-from streamer.media.sound import FRAME_SAMPLES, PLAYED_RATE_HZ
+from streamer.media.sound import PLAYED_RATE_HZ
 from streamer.protocol import (
     ErrorMessage,
     Interrupted,

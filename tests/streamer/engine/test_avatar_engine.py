@@ -120,3 +120,11 @@ def test_missing_weights_are_one_sentence(tmp_path: Path) -> None:
 
     with pytest.raises(EngineError, match="cannot start: .*config.json"):
         asyncio.run(Engine.launch(EngineConfig(preset="tiny", weights=tmp_path)))
+
+
+def test_what_a_processor_has_no_use_for_is_said_in_one_sentence_each(config: EngineConfig, caplog) -> None:
+    AvatarBackend(replace(config, has_graphs=True, has_fp8=True))
+    assert [record.getMessage() for record in caplog.records] == [
+        "CUDA graphs have no effect on cpu",
+        "fp8 has no effect on cpu",
+    ]
