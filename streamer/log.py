@@ -30,6 +30,7 @@ class OneLine(logging.Formatter):
     what clients send is named, no more, for its words are the clients'."""
 
     def format(self, record: logging.LogRecord) -> str:
+        """The line of a record."""
         is_ours = record.name.split(".")[0] in ("streamer", "models") and record.levelno >= logging.ERROR
         if is_ours:
             return super().format(record)
@@ -49,6 +50,7 @@ class Calm(logging.Filter):
         self._kinds: dict[tuple[str, int, str], tuple[float, int]] = {}  # since when, how many
 
     def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a record is shown; the first after a flood says how many were not."""
         kind = (record.name, record.lineno, str(record.msg)[:MAX_CHARACTERS])
         now = self._now()
         since, count = self._kinds.get(kind, (now, 0))

@@ -41,6 +41,16 @@ def preset_frame_size(name: str) -> tuple[int, int]:
         raise InputError(str(error)) from error
 
 
+def prompt_bytes(preset: str) -> int | None:
+    """How much of a prompt its models read, bytes of UTF-8; None for a preset without such models."""
+    from models import presets
+
+    try:
+        return presets.preset(preset).text.max_bytes
+    except ValueError:
+        return None
+
+
 def showable(avatars: list[Avatar], preset: str) -> list[Avatar]:
     """The presenters whose weights are loaded; all of them where none is made for these weights."""
     return [avatar for avatar in avatars if avatar.preset == preset] or avatars

@@ -97,14 +97,20 @@ class SayRequest(_Model):
 
 
 class Say(SayRequest):
+    """Speaks a text after what waits."""
+
     type: Literal["say"] = "say"
 
 
 class Interrupt(_Model):
+    """Stops what plays and clears what waits."""
+
     type: Literal["interrupt"] = "interrupt"
 
 
 class SetPrompt(_Model):
+    """Changes emotion, manner or energy from the next chunk on."""
+
     type: Literal["set_prompt"] = "set_prompt"
     prompt: Prompt | None = None
     emotion: Emotion | None = None
@@ -112,22 +118,30 @@ class SetPrompt(_Model):
 
 
 class SetAvatar(_Model):
+    """Changes the presenter at the next moment without speech."""
+
     type: Literal["set_avatar"] = "set_avatar"
     avatar: AvatarName
 
 
 class SetMicrophone(_Model):
+    """Whether the caller's sound drives the presenter."""
+
     type: Literal["microphone"] = "microphone"
     enabled: bool
 
 
 class AudioStart(_Model):
+    """Begins an utterance of PCM."""
+
     type: Literal["input_audio.start"] = "input_audio.start"
     sample_rate: Annotated[int, Field(ge=MIN_RATE_HZ, le=MAX_RATE_HZ)] = DEFAULT_RATE_HZ
     id: Identifier | None = None
 
 
 class AudioAppend(_Model):
+    """Adds PCM to it."""
+
     type: Literal["input_audio.append"] = "input_audio.append"
     audio: str
 
@@ -145,14 +159,20 @@ class AudioAppend(_Model):
 
 
 class AudioCommit(_Model):
+    """The utterance of PCM is complete."""
+
     type: Literal["input_audio.commit"] = "input_audio.commit"
 
 
 class AudioClear(_Model):
+    """Forgets what was appended and is not played."""
+
     type: Literal["input_audio.clear"] = "input_audio.clear"
 
 
 class Ping(_Model):
+    """Asks for `Pong`."""
+
     type: Literal["ping"] = "ping"
     id: Annotated[Text, StringConstraints(max_length=64)] | int | float | None = None
 
@@ -291,6 +311,7 @@ class SessionInfo(_Model):
     prompt: str
     mode: Mode
     state: State
+    prompt_bytes: int | None
     frame_size: tuple[int, int]
     fps: int
     viewers: int
@@ -299,21 +320,29 @@ class SessionInfo(_Model):
 
 
 class SessionMessage(SessionInfo):
+    """The session, on connecting and when anything but its state changes."""
+
     type: Literal["session"] = "session"
 
 
 class StateMessage(_Model):
+    """The session's state, when it changes."""
+
     type: Literal["state"] = "state"
     state: State
     media_ms: int
 
 
 class Queued(_Model):
+    """An utterance waits."""
+
     type: Literal["utterance.queued"] = "utterance.queued"
     utterance: str
 
 
 class Started(_Model):
+    """Its first sound plays."""
+
     type: Literal["speaking.started"] = "speaking.started"
     utterance: str
     source: Source
@@ -321,6 +350,8 @@ class Started(_Model):
 
 
 class Stopped(_Model):
+    """Its last sound has been played, or it never will be."""
+
     type: Literal["speaking.stopped"] = "speaking.stopped"
     utterance: str
     played_ms: int
@@ -328,12 +359,16 @@ class Stopped(_Model):
 
 
 class Interrupted(_Model):
+    """What played was stopped."""
+
     type: Literal["interrupted"] = "interrupted"
     utterance: str | None
     played_ms: int | None
 
 
 class MetricsMessage(_Model):
+    """Figures, once a second."""
+
     type: Literal["metrics"] = "metrics"
     fps: float
     latency_ms: float | None
@@ -351,12 +386,16 @@ class MetricsMessage(_Model):
 
 
 class Pong(_Model):
+    """The answer to `Ping`."""
+
     type: Literal["pong"] = "pong"
     id: str | int | float | None
     media_ms: int
 
 
 class ErrorMessage(_Model):
+    """Something could not be done."""
+
     type: Literal["error"] = "error"
     code: str
     message: str
@@ -364,6 +403,8 @@ class ErrorMessage(_Model):
 
 
 class Closed(_Model):
+    """The session has ended; the last message."""
+
     type: Literal["closed"] = "closed"
     reason: ClosedReason
 

@@ -175,8 +175,6 @@ export class Avatar extends EventTarget {
     this.#heardAt = performance.now();
     if (message.type === "session") this.session = { ...this.session, ...(message.session ?? message) };
     if (message.type === "metrics") this.metrics = message;
-    if (message.type === "speaking.started") this.isSpeaking = true;
-    if (message.type === "speaking.stopped") this.isSpeaking = false;
     if (message.type === "state") this.isSpeaking = message.state === "speaking";
     this.dispatchEvent(new CustomEvent(message.type, { detail: message }));
     if (message.type === "closed") {

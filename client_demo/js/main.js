@@ -183,13 +183,11 @@ function paintPresence() {
 
 avatar.addEventListener("state", paintPresence);
 avatar.addEventListener("speaking.started", ({ detail }) => {
-  paintPresence();
   const name = waiting.get(detail.utterance);
   if (name) $("file-text").textContent = `Playing ${name}`;
 });
 
 avatar.addEventListener("speaking.stopped", ({ detail }) => {
-  paintPresence();
   if (waiting.delete(detail.utterance)) $("file-text").innerHTML = FILE_TEXT;
   if (detail.reason === "failed") showError(new AvatarError("This could not be spoken to its end."));
 });
@@ -197,8 +195,6 @@ avatar.addEventListener("speaking.stopped", ({ detail }) => {
 avatar.addEventListener("interrupted", ({ detail }) => {
   waiting.clear();
   $("file-text").innerHTML = FILE_TEXT;
-  avatar.isSpeaking = false;
-  paintPresence();
   if (detail.played_ms != null) showStatus(`Interrupted after ${(detail.played_ms / 1000).toFixed(1)} s`, 3000);
 });
 
@@ -330,6 +326,11 @@ $("error-close").addEventListener("click", () => ($("error").hidden = true));
 $("note-close").addEventListener("click", () => ($("note").hidden = true));
 
 $("say-form").addEventListener("submit", (event) => attempt(() => say(event)));
+// In full screen the browser takes the key, to leave it.
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && avatar.isSpeaking && !event.isComposing) avatar.interrupt().catch(showError);
+});
+
 $("say-text").addEventListener("keydown", (event) => {
   if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
   event.preventDefault();

@@ -20,7 +20,7 @@ from streamer.engine.messages import Done, NotDone, Open, Rewind, Step
 from streamer.engine.shared_frames import SLOTS, Ring, RingShape
 from streamer.errors import EngineError, EngineLost, PictureError, StepCancelled
 
-MAX_PROMPT_CHARACTERS = 1000  # an encoder reads a few hundred bytes at most
+MAX_PROMPT_CHARACTERS = 1000  # more than any encoder reads: `Preset.text.max_bytes`
 
 
 @dataclass

@@ -63,6 +63,7 @@ SITE = web.AppKey("site", Site)
 
 
 def add_routes(app: web.Application) -> None:
+    """Every address of docs/protocol.md but the pages."""
     session = "/v1/sessions/{session}"
     connection = session + "/connections/{connection}"
     app.router.add_routes(
@@ -106,6 +107,7 @@ def _count(request: web.Request, name: str, session: Session | None = None) -> N
 
 
 async def list_avatars(request: web.Request) -> web.Response:
+    """`GET /v1/avatars`."""
     return web.json_response(
         [
             {
@@ -121,11 +123,13 @@ async def list_avatars(request: web.Request) -> web.Response:
 
 
 async def picture(request: web.Request) -> web.StreamResponse:
+    """`GET /v1/avatars/{name}/picture`; names without regard to case, as for sessions."""
     avatar = find_avatar(request.match_info["name"], request.app[SITE].avatars)
     return web.FileResponse(avatar.picture, headers={"Cache-Control": "max-age=3600"})
 
 
 async def create_session(request: web.Request) -> web.Response:
+    """`POST /v1/sessions`."""
     check_type(request, JSON, is_optional=True)
     body = await read_body(request, MAX_JSON_BYTES)
     session = await _create(request, parse_request(SessionRequest, body, "A session"))
@@ -139,19 +143,23 @@ async def _create(request: web.Request, wanted: SessionRequest, name: str | None
 
 
 async def show_session(request: web.Request) -> web.Response:
+    """`GET /v1/sessions/{session}`."""
     return web.json_response(_session(request).audience.info.model_dump(mode="json"))
 
 
 async def delete_session(request: web.Request) -> web.Response:
+    """`DELETE /v1/sessions/{session}`."""
     await request.app[SITE].registry.delete(request.match_info["session"])
     return web.Response(status=204)
 
 
 async def connect_caller(request: web.Request) -> web.Response:
+    """`POST …/webrtc`: an offer of who speaks."""
     return await _connect(request, "caller")
 
 
 async def connect_viewer(request: web.Request) -> web.Response:
+    """`POST …/whep`: an offer of who watches."""
     return await _connect(request, "viewer")
 
 
@@ -196,6 +204,7 @@ async def _join(request: web.Request, session: Session, role: Role, offer: str) 
 
 
 async def add_candidates(request: web.Request) -> web.Response:
+    """`PATCH {connection}`."""
     session = _session(request)
     connection = session.audience.connection(request.match_info["connection"])
     check_type(request, SDP_FRAGMENT)
@@ -205,11 +214,13 @@ async def add_candidates(request: web.Request) -> web.Response:
 
 
 async def disconnect(request: web.Request) -> web.Response:
+    """`DELETE {connection}`."""
     await _session(request).audience.disconnect(request.match_info["connection"])
     return web.Response(status=204)
 
 
 async def say(request: web.Request) -> web.Response:
+    """`POST …/say`."""
     session = _session(request)
     check_type(request, JSON)
     wanted = parse_request(SayRequest, await read_body(request, MAX_JSON_BYTES), "`say`")
@@ -217,6 +228,7 @@ async def say(request: web.Request) -> web.Response:
 
 
 async def play_file(request: web.Request) -> web.Response:
+    """`POST …/audio`."""
     session = _session(request)
     check_length(request, MAX_SOUND_FILE_BYTES)
     _count(request, "uploads", session)
@@ -227,22 +239,26 @@ async def play_file(request: web.Request) -> web.Response:
 
 
 async def interrupt(request: web.Request) -> web.Response:
+    """`POST …/interrupt`."""
     name, played_ms = _session(request).speech.interrupt()
     answer = Interrupted(utterance=name, played_ms=played_ms)
     return web.json_response(answer.model_dump(exclude={"type"}))
 
 
 async def events(request: web.Request) -> web.StreamResponse:
+    """`GET …/events`: the WebSocket."""
     session, limits, client = _session(request), request.app[SITE].limits, request.app[ACCESS].client(request)
     with limits.place("sockets", client), limits.place("sockets", session.ident):
         return await serve_events(request, session)
 
 
 async def health(request: web.Request) -> web.Response:
+    """`GET /healthz`."""
     state = request.app[SITE].engine_state()
     body = {"status": "ok" if state == "ready" else "unavailable", "engine": state}
     return web.json_response(body, status=200 if state == "ready" else 503)
 
 
 async def show_metrics(request: web.Request) -> web.Response:
+    """`GET /metrics`."""
     return web.Response(body=request.app[SITE].metrics.text(), headers={"Content-Type": CONTENT_TYPE})

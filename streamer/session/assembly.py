@@ -20,7 +20,7 @@ from streamer.media.network import Network
 from streamer.media.peer import Peer
 from streamer.media.playout import Playout
 from streamer.picture import load_picture
-from streamer.presenters import find_avatar
+from streamer.presenters import find_avatar, prompt_bytes
 from streamer.session.cutter import ChunkTimes
 from streamer.session.metrics import Metrics
 from streamer.session.parts import SessionParts, SessionSpec
@@ -101,6 +101,7 @@ class Assembly:
                 load_reference=self.load_reference,
                 find_avatar=self.choose,
                 frame_size=facts.frame_size,
+                prompt_bytes=prompt_bytes(facts.preset),
             )
             return Session(ident, spec, parts, times, self._metrics, self._longest_session_s)
         except BaseException:

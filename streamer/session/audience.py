@@ -141,6 +141,7 @@ class Audience:
         self._changed()
 
     def leave(self, listener: Listener) -> None:
+        """A WebSocket has gone."""
         self._websockets -= 1
         self._hub.remove(listener)
         self._changed()

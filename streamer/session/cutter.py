@@ -252,4 +252,5 @@ class Cutter:
 
 
 def is_no_stream(utterance: Utterance) -> bool:
+    """Whether it is a text or a file."""
     return not isinstance(utterance, StreamUtterance)

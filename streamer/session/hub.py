@@ -10,7 +10,8 @@ from streamer.protocol import Outbound, dump
 class Listener(Protocol):
     """A connection that takes messages. `send` never waits: what a slow one does not take, it loses by its own rule."""
 
-    def send(self, message: str, is_optional: bool = False) -> None: ...
+    def send(self, message: str, is_optional: bool = False) -> None:
+        """Takes a message; what is optional is left out first."""
 
 
 class Hub:
@@ -23,9 +24,11 @@ class Hub:
         return len(self._listeners)
 
     def add(self, listener: Listener) -> None:
+        """From now on it is told everything."""
         self._listeners.append(listener)
 
     def remove(self, listener: Listener) -> None:
+        """It is told nothing more; nothing happens if it was not there."""
         if listener in self._listeners:
             self._listeners.remove(listener)
 

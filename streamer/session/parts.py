@@ -56,6 +56,7 @@ class SessionParts:
         microphone: makes the receiving end of a caller's sound.
         peer: makes the connection of a browser, of everything `Peer` takes but ICE servers.
         find_avatar: by name. Raises UnknownAvatarError.
+        prompt_bytes: of a prompt that the models read; None where they read none.
         load_reference: the picture of an avatar, float32 [3, H, W], in the size of the engine's frames.
     """
 
@@ -72,6 +73,7 @@ class SessionParts:
     find_avatar: Callable[[str], Avatar]
     load_reference: Callable[[Avatar], np.ndarray]
     frame_size: tuple[int, int]
+    prompt_bytes: int | None
 
 
 @dataclass(eq=False)

@@ -62,7 +62,7 @@ class Session:
         self.timeline = Timeline(parts.clock, self.hub.emit, self.tasks.spawn)
         self.cutter = Cutter(times, self.timeline, metrics)
         self.audience = Audience(
-            describe(ident, spec, parts.frame_size, now_ms()),
+            describe(ident, spec, parts, now_ms()),
             parts,
             self.cutter,
             self.timeline,
@@ -167,7 +167,7 @@ class Session:
         self.audience.describe(avatar=avatar.name, prompt=self.audience.info.prompt if prompt is None else prompt)
 
 
-def describe(ident: str, spec: SessionSpec, frame_size: tuple[int, int], created_ms: int) -> SessionInfo:
+def describe(ident: str, spec: SessionSpec, parts: SessionParts, created_ms: int) -> SessionInfo:
     """A session as the protocol shows it before anybody has come."""
     return SessionInfo(
         id=ident,
@@ -175,7 +175,8 @@ def describe(ident: str, spec: SessionSpec, frame_size: tuple[int, int], created
         prompt=spec.prompt,
         mode=spec.mode,
         state="idle",
-        frame_size=frame_size,
+        prompt_bytes=parts.prompt_bytes,
+        frame_size=parts.frame_size,
         fps=FPS,
         viewers=0,
         created_ms=created_ms,

@@ -41,9 +41,11 @@ class Tasks(asyncio.TaskGroup):
         return task
 
     def shut(self) -> None:
+        """Nothing new begins."""
         self.is_open = False
 
     def cancel(self) -> None:
+        """Nothing new begins, and what runs ends."""
         self.shut()
         for task in tuple(self._running):
             task.cancel()

@@ -328,6 +328,61 @@ def test_barge_in_is_asked_for_when_the_session_is_made(fake: FakeServer, page: 
     assert fake.log("session")[-1]["barge_in"] is True
 
 
+@pytest.mark.parametrize("colours", ["light", "dark", "forced"])
+def test_axe_finds_nothing_on_any_page(fake: FakeServer, page: Any, watch: PageWatch, colours: str) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    watch.allow("503")
+    if colours == "forced":
+        page.emulate_media(forced_colors="active")
+    else:
+        page.emulate_media(color_scheme=colours)
+    for path in ("/", "/viewer.html", "/embed.html"):
+        page.goto(fake.url + path)
+        page.wait_for_load_state("networkidle")
+        found = axe.run(page)
+        assert found.violations_count == 0, f"{path}: {found.generate_report()}"
+        assert len(found.response["passes"]) > 10
+
+
+@pytest.mark.parametrize("size", [(844, 390), (932, 430), (667, 375)])
+def test_on_a_phone_on_its_side_start_and_all_controls_are_in_sight(fake: FakeServer, page: Any, size) -> None:
+    page.set_viewport_size({"width": size[0], "height": size[1]})
+    open_page(page, fake.url)
+    for name in ("start", "stop", "mic", "interrupt", "mute", "fullscreen"):
+        box = page.locator(by_id(name)).bounding_box()
+        assert box["y"] >= 0 and box["y"] + box["height"] <= size[1] and box["x"] + box["width"] <= size[0], name
+
+
+@pytest.mark.parametrize("size", [(320, 844), (390, 844), (932, 430), (844, 390), (1280, 800)])
+def test_no_words_of_the_controls_are_cut_off(fake: FakeServer, page: Any, size) -> None:
+    page.set_viewport_size({"width": size[0], "height": size[1]})
+    open_page(page, fake.url)
+    cut = "[...document.querySelectorAll('.tool span')].filter(s => s.offsetWidth + 2 > s.parentElement.clientWidth)"
+    assert page.evaluate(f"{cut}.map(s => s.textContent)") == []
+
+
+def test_the_chosen_presenter_is_marked_in_forced_colours(fake: FakeServer, page: Any) -> None:
+    page.emulate_media(forced_colors="active")
+    open_page(page, fake.url)
+    outlines = "i => [...document.querySelectorAll('.presenter')].map(p => [p.querySelector('input').checked,"
+    outlines += " getComputedStyle(p.querySelector('img')).outlineStyle])"
+    marks = page.evaluate(outlines, None)
+    assert len(marks) > 1 and all((style == "solid") == is_chosen for is_chosen, style in marks)
+
+
+def test_escape_interrupts(fake: FakeServer, page: Any) -> None:
+    open_page(page, fake.url)
+    start(page)
+    page.keyboard.press("Escape")
+    page.fill(by_id("say-text"), "Something long enough to be interrupted, word for word.")
+    page.keyboard.press("Enter")
+    wait_until(page, "avatarStats().speaking")
+    assert not fake.messages("interrupt")  # nothing was said at the first press
+    page.keyboard.press("Escape")
+    wait_for_message(fake, page, "interrupt")
+    wait_until(page, "!avatarStats().speaking")
+
+
 @pytest.mark.parametrize("width", [320, 390, 768, 1280])
 def test_nothing_is_wider_than_the_window(fake: FakeServer, page: Any, watch: PageWatch, width: int) -> None:
     watch.allow("503")

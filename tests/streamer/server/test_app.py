@@ -31,6 +31,7 @@ def test_session_is_made_shown_and_ended(visit) -> None:
             session = await made.json()
             assert made.headers["Location"] == f"/v1/sessions/{session['id']}"
         assert session["state"] == "idle" and session["fps"] == 25 and session["viewers"] == 0
+        assert session["prompt_bytes"] == 64
         assert session["links"]["whep"] == f"/v1/sessions/{session['id']}/whep"
         async with house.client.get(f"/v1/sessions/{session['id']}") as shown:
             assert await shown.json() == session

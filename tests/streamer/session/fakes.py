@@ -340,6 +340,7 @@ class Stage:
             load_reference=lambda avatar: np.zeros((3, *FRAME_SIZE), np.float32),
             find_avatar=find,
             frame_size=FRAME_SIZE,
+            prompt_bytes=64,
         )
         spec = SessionSpec(AVATARS[0], AVATARS[0].prompt, mode, 1, is_barge_in)  # type: ignore[arg-type]
         self.session = Session(ident, spec, parts, self.times, self.metrics)
