@@ -77,7 +77,7 @@ class ExpressionPlannerConfig:
     width: int = 192
     text_tokens: int = 4
     text_width: int = 64
-    closure_gate: tuple[float, float] = (0.24, 0.32)
+    closure_gate: tuple[float, float] = (0.23, 0.31)
     silence_gate: tuple[float, float] = (0.3, 0.8)
     dropout: float = 0.1
 
