@@ -147,7 +147,7 @@ def measure(portraits: PortraitSet, weights: Path) -> Findings:
             if network is not None:
                 scale, unit = fit_head(landmarks)[1], float(np.linalg.norm(irises[0] - irises[1]))
                 start = time.perf_counter()
-                layout = lay_out(picture, faces[near[0]].landmarks, network)
+                layout = lay_out(picture, faces[near[0]], network)
                 found.layout_s.append(time.perf_counter() - start)
                 found.layouts.append(score_layout(layout, tuple(labels), picture.shape[0], unit, scale))
     found.false_faces = sum(bool(finder.find(paint_backdrop(10_000 + k, 256))) for k in range(_EMPTY))
@@ -218,7 +218,7 @@ def draw_sheet(pictures: Sequence[Path], weights: Path, side: int = 512) -> np.n
         for face in faces:
             draw_face(drawn, face)
         if faces and network is not None:
-            maps = _layout_picture(lay_out(picture, faces[0].landmarks, network), faces[0].scale, side)
+            maps = _layout_picture(lay_out(picture, faces[0], network), faces[0].scale, side)
         rows.append(np.hstack([picture, drawn, maps]))
     return np.vstack(rows)
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from models.checkpoints import load_component
 from models.portrait.crops import Crop, cut
 from models.portrait.face_networks import Block, doubled, part_vertices
-from models.portrait.landmarks import WEIGHTS_FOLDER, fit_head
+from models.portrait.landmarks import WEIGHTS_FOLDER, Face
 from models.portrait.mesh import CanvasLayout
 
 LAYOUT_SIZE = 128
@@ -136,10 +136,9 @@ class LayoutNet(nn.Module):
 
 
 @torch.no_grad()
-def lay_out(picture: np.ndarray, landmarks: np.ndarray, network: LayoutNet) -> Layout:
-    """The layout of the person with a face's landmarks [L, 3] in a picture uint8 [H, W, 3]: the mean of what the
-    network says of the picture and of its mirror image."""
-    scale = fit_head(landmarks)[1]
+def lay_out(picture: np.ndarray, face: Face, network: LayoutNet) -> Layout:
+    """The layout of a face's person in a picture uint8 [H, W, 3]: the mean over the picture and its mirror image."""
+    landmarks, scale = face.landmarks, face.scale
     crop = layout_crop(landmarks, scale)
     pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255
     seen = cut(pixels, crop, LAYOUT_SIZE)[None]
@@ -166,7 +165,6 @@ def _shipped() -> LayoutNet:
     return load_layout_network()
 
 
-def find_layout(picture: np.ndarray, landmarks: np.ndarray) -> Layout:
-    """The layout of the person whose face has these landmarks [L, 3] in a picture uint8 [H, W, 3], with the shipped
-    weights. Raises CheckpointError without them."""
-    return lay_out(picture, landmarks, _shipped())
+def find_layout(picture: np.ndarray, face: Face) -> Layout:
+    """The layout of one of a picture's faces, with the shipped weights. Raises CheckpointError without them."""
+    return lay_out(picture, face, _shipped())

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from models.portrait.face_mesh import load_face_mesh
-from models.portrait.landmarks import WEIGHTS_FOLDER, find_faces
+from models.portrait.landmarks import WEIGHTS_FOLDER, Face, find_faces
 from models.portrait.layout import (
     LAYOUT_SIZE,
     LAYOUT_UNITS,
@@ -20,8 +20,10 @@ from models.portrait.layout import (
 HAS_WEIGHTS = (WEIGHTS_FOLDER / "layout.safetensors").is_file()
 
 
-def face(scale: float = 40.0) -> np.ndarray:
-    return (load_face_mesh().canonical * scale + (160, 120, 0)).astype(np.float32)
+def face(scale: float = 40.0) -> Face:
+    """The canonical face, its eyes at (160, 120)."""
+    landmarks = (load_face_mesh().canonical * scale + (160, 120, 0)).astype(np.float32)
+    return Face((0, 0, 1, 1), 1.0, landmarks, landmarks[:2], np.eye(3, dtype=np.float32), scale)
 
 
 def toy_layout(**changes) -> Layout:
@@ -32,7 +34,7 @@ def toy_layout(**changes) -> Layout:
 
 
 def test_the_square_is_nine_face_units_and_the_eyes_lie_above_its_middle():
-    crop = layout_crop(face(), 40)
+    crop = layout_crop(face().landmarks, 40)
     assert crop.side == LAYOUT_UNITS * 40 and crop.roll == 0
     assert crop.x == pytest.approx(160, abs=1) and crop.y == pytest.approx(120 + 48, abs=4)
 
@@ -93,7 +95,7 @@ def test_a_presenter_of_the_gallery_is_laid_out():
 
     picture = (load_picture(list_avatars()[0]).permute(1, 2, 0).numpy() * 255).astype(np.uint8)
     (found,) = find_faces(picture)
-    maps = find_layout(picture, found.landmarks).over(picture.shape[:2])
+    maps = find_layout(picture, found).over(picture.shape[:2])
     x, y = (found.landmarks[:, :2] / 2).astype(int).clip(0, 127).T
     assert (maps.matte[y, x] > 0.9).mean() > 0.95 and (maps.head[y, x] > 0.8).mean() > 0.9
     assert np.abs(maps.depth[y, x] - found.landmarks[:, 2] / found.scale).mean() < 0.2
