@@ -213,7 +213,7 @@ def _server_options() -> Parser:
         help="STUN or TURN server, for clients beyond this network; may be given again",
     )
     how = shared.add_argument_group("how frames are made")
-    how.add_argument("--preset", default="presenter-256", metavar="P", help="size of picture and models")
+    how.add_argument("--preset", default="portrait-512", metavar="P", help="size of picture and models")
     how.add_argument("--weights", type=Path, metavar="DIR", help="weights folder (default: the shipped ones)")
     how.add_argument("--device", default="cpu", metavar="D", help="cpu or cuda (default: cpu)")
     how.add_argument("--threads", type=_threads, metavar="N", help="processor threads (default: all but one)")

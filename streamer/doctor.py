@@ -167,7 +167,7 @@ def _gallery(preset: str) -> Finding:
     names = [avatar.name for avatar in list_avatars() if avatar.preset == preset]
     if names:
         return Finding("presenters", "ok", ", ".join(names))
-    return Finding("presenters", "warning", f"none for {preset}", "choose a preset that has weights: presenter-256")
+    return Finding("presenters", "warning", f"none for {preset}", "choose a preset that has weights: portrait-512")
 
 
 def _port(host: str, port: int) -> Finding:
@@ -300,7 +300,7 @@ def _speed(options: ServerOptions, preset: str) -> Finding:
         rtf, (height, width) = asyncio.run(measure())
     except (AvatarError, ValueError, TimeoutError) as error:
         found = str(error) or f"not ready within {ENGINE_TIMEOUT_S:.0f} s"
-        advice = "choose another --preset or --device; presenter-256 on cpu comes with the package"
+        advice = "choose another --preset or --device; portrait-512 on cpu comes with the package"
         return Finding(name, "missing" if is_asked else "warning", found, advice)
     fps = REAL_TIME_FPS / rtf if rtf > 0 else 1000.0
     found = f"{min(fps, 999):.0f} frames a second of {width}x{height}, {REAL_TIME_FPS} are real time"

@@ -53,4 +53,7 @@ def prompt_bytes(preset: str) -> int | None:
 
 def showable(avatars: list[Avatar], preset: str) -> list[Avatar]:
     """The presenters whose weights are loaded; all of them where none is made for these weights."""
-    return [avatar for avatar in avatars if avatar.preset == preset] or avatars
+    from models.families import is_portrait
+
+    own = [one for one in avatars if one.preset == preset or is_portrait(one.preset) and is_portrait(preset)]
+    return own or avatars

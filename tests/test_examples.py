@@ -28,14 +28,14 @@ def test_commands_of_the_page_parse(page: Path) -> None:
                 assert build_parser().parse_args(words[1:]).command
 
 
-@pytest.mark.skipif(not (shipped_weights("presenter-256") / "config.json").is_file(), reason="no weights shipped")
+@pytest.mark.skipif(not (shipped_weights("portrait") / "config.json").is_file(), reason="no weights shipped")
 def test_python_of_the_readme_runs() -> None:
     examples = blocks(ROOT / "README.md", "python")
     assert examples
     for example in examples:
         names: dict = {}
         exec(compile(example, "README.md", "exec"), names)
-        assert names["frames"].shape == (12, 3, 256, 256)
+        assert names["frames"].shape == (12, 512, 512, 3)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -18,7 +18,7 @@ from torch import Tensor
 from models.conditions import SAMPLE_RATE, SAMPLES_PER_FRAME
 from models.i420 import I420Converter
 from models.motion import FPS, PlanPlace
-from models.portrait.actor import FaceHeadActor
+from models.portrait.planner import ExpressionActor
 from models.presenter import Presenter, stand_in
 from models.talking import FRAMES_PER_LATENT, Chunk, Rung, check_stream, new_latents
 
@@ -97,7 +97,7 @@ class PortraitPipeline:
         Raises:
             CheckpointError: if they are missing or broken.
         """
-        return cls(FaceHeadActor.load(), Presenter.from_picture, size)
+        return cls(ExpressionActor.load(weights), Presenter.from_picture, size)
 
     @property
     def delay_frames(self) -> int:

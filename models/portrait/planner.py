@@ -17,8 +17,8 @@ from models.checkpoints import load_component, shipped_weights
 from models.conditions import AudioEncoder, TextEncoder
 from models.configs import AudioEncoderConfig, ExpressionPlannerConfig, TextEncoderConfig
 from models.layers import start_at_zero
-from models.portrait.actor import with_plan
 from models.portrait.face_mesh import FACE_ACTIONS, FACE_INDEX
+from models.portrait.plan import with_plan
 from models.portrait.weights import read_portrait_config
 
 MOODS = ("happy", "sad", "surprised", "angry", "thoughtful")  # neutral is none of them

@@ -34,7 +34,7 @@ class EngineConfig:
         pattern_step_ms: for tests: how long the test pattern takes for a chunk of the full rung.
     """
 
-    preset: str = "presenter-256"
+    preset: str = "portrait-512"
     weights: Path | None = None
     device: str = "cpu"
     model: Path | None = None

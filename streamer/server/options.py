@@ -20,7 +20,7 @@ class ServerOptions:
 
     host: str = "127.0.0.1"
     port: int = 8080
-    preset: str = "presenter-256"
+    preset: str = "portrait-512"
     weights: Path | None = None
     device: str = "cpu"
     threads: int | None = None
