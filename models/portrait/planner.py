@@ -22,7 +22,6 @@ from models.portrait.plan import with_plan
 from models.portrait.weights import read_portrait_config
 
 MOODS = ("happy", "sad", "surprised", "angry", "thoughtful")  # neutral is none of them
-BROW_GAIN, LID_GAIN = 0.6, 1.6  # brow channel → brow actions; gaze up or down (radians) → lids that follow it
 ACCENT_RAD = 0.05  # down, on the most stressed syllable
 HEAD_LIMIT_RAD = 0.2
 LISTENING_SMILE = 0.25
@@ -58,6 +57,7 @@ class ExpressionPlanner(nn.Module):
     closed_face: Tensor
     mood_faces: Tensor
     moves_in_speech: Tensor
+    is_mouth: Tensor
 
     def __init__(self, config: ExpressionPlannerConfig) -> None:
         super().__init__()
@@ -139,7 +139,9 @@ class ExpressionActor:
     """Speech encoder, prompt encoder and planner of a portrait weights folder: an `Actor` of `PortraitPipeline`."""
 
     def __init__(self, audio: AudioEncoder, text: TextEncoder, planner: ExpressionPlanner) -> None:
-        self.ears, self.text, self.planner = (part.eval().requires_grad_(False) for part in (audio, text, planner))
+        self.ears, self.text, self.planner = audio, text, planner
+        for part in (audio, text, planner):
+            part.eval().requires_grad_(False)
 
     @classmethod
     def load(cls, folder: Path | None = None) -> ExpressionActor:
@@ -152,8 +154,9 @@ class ExpressionActor:
         audio = AudioEncoder(read_portrait_config(folder, "audio", AudioEncoderConfig))
         text = TextEncoder(read_portrait_config(folder, "text", TextEncoderConfig))
         planner = ExpressionPlanner(read_portrait_config(folder, "planner", ExpressionPlannerConfig))
-        for name, module in (("audio", audio), ("text", text), ("planner", planner)):
-            load_component(folder, name, module)
+        load_component(folder, "audio", audio)
+        load_component(folder, "text", text)
+        load_component(folder, "planner", planner)
         return cls(audio, text, planner)
 
     @property
