@@ -212,6 +212,12 @@ def _server_options() -> Parser:
         metavar="URL[,USER,CREDENTIAL]",
         help="STUN or TURN server, for clients beyond this network; may be given again",
     )
+    where.add_argument(
+        "--turn-secret",
+        type=_secret,
+        metavar="S",
+        help="shared with TURN servers that are given without a user: every connection gets credentials for an hour",
+    )
     how = shared.add_argument_group("how frames are made")
     how.add_argument("--preset", default="portrait-512", metavar="P", help="size of picture and models")
     how.add_argument("--weights", type=Path, metavar="DIR", help="weights folder (default: the shipped ones)")

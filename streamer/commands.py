@@ -28,6 +28,7 @@ MOST_SIDE_PIXELS = 2560  # of a portrait's picture
 DEFAULT_PRESET = "portrait-512"  # of a picture that is none of the gallery's
 TOKEN_VARIABLE = "INFINITY_AVATAR_TOKEN"
 ICE_VARIABLE = "INFINITY_AVATAR_ICE_SERVERS"  # with spaces between them
+TURN_SECRET_VARIABLE = "INFINITY_AVATAR_TURN_SECRET"
 
 Options = TypeVar("Options", bound="ServerOptions")
 
@@ -246,7 +247,8 @@ def _server_options(kind: type[Options], arguments: argparse.Namespace, **more: 
 
     try:
         named = arguments.ice_server or os.environ.get(ICE_VARIABLE, "").split()
-        ice_servers = tuple(IceServer.parse(text) for text in named)
+        secret = arguments.turn_secret or os.environ.get(TURN_SECRET_VARIABLE) or None
+        ice_servers = tuple(IceServer.parse(text, secret) for text in named)
     except ValueError as error:
         raise InputError(str(error)) from error
     return kind(

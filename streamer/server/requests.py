@@ -131,9 +131,9 @@ def _quoted(text: str) -> str:
 
 
 def ice_links(servers: Iterable[IceServer]) -> list[str]:
-    """`Link` header values of RFC 9725 for ICE servers."""
+    """`Link` header values of RFC 9725 for ICE servers, with credentials made now where a secret is shared."""
     links = []
-    for server in servers:
+    for server in (server.issued() for server in servers):
         link = f'<{server.url}>; rel="ice-server"'
         if server.username is not None:
             link += f'; username="{_quoted(server.username)}"; credential="{_quoted(server.credential or "")}"'

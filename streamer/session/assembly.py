@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -65,9 +65,7 @@ class Assembly:
         self._avatars = avatars
         self._default = find_avatar(default_avatar, avatars).name
         self._network = network
-        self._ice_servers = [
-            {"urls": server.url, "username": server.username, "credential": server.credential} for server in ice_servers
-        ]
+        self._ice_servers = ice_servers
 
     def choose(self, name: str | None) -> Avatar:
         """The avatar of that name, or the default one.
@@ -97,7 +95,7 @@ class Assembly:
                 voice=self._voice.speaker(),
                 gate=SpeechGate,
                 microphone=Microphone,
-                peer=partial(Peer, ice_servers=self._ice_servers, network=self._network),
+                peer=self._peer,
                 load_reference=self.load_reference,
                 find_avatar=self.choose,
                 frame_size=facts.frame_size,
@@ -107,6 +105,12 @@ class Assembly:
         except BaseException:
             await stream.close()
             raise
+
+    def _peer(self, **wanted: Any) -> Peer:
+        """A connection, with its own credentials for TURN servers."""
+        issued = [server.issued() for server in self._ice_servers]
+        servers = [{"urls": one.url, "username": one.username, "credential": one.credential} for one in issued]
+        return Peer(ice_servers=servers, network=self._network, **wanted)
 
     def load_reference(self, avatar: Avatar) -> np.ndarray:
         """An avatar's picture, float32 [3, H, W] in 0 … 1, of the engine's size."""

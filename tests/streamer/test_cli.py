@@ -259,6 +259,12 @@ def test_secrets_of_serve_come_from_files_and_the_environment(monkeypatch, tmp_p
     (tmp_path / "turn").write_text("turn:b.example,ann,pw\n")
     files = ["serve", "--token", f"@{tmp_path}/token", "--ice-server", f"@{tmp_path}/turn"]
     assert cli.main(files) == 0
+    assert cli.main(["serve", "--ice-server", "turn:b.example", "--turn-secret", f"@{tmp_path}/token"]) == 0
+    assert seen.pop().ice_servers[0].issued().credential
+    monkeypatch.setenv("INFINITY_AVATAR_TURN_SECRET", "hunter2")
+    monkeypatch.setenv("INFINITY_AVATAR_ICE_SERVERS", "turn:b.example")
+    assert cli.main(["serve"]) == 0
+    assert seen.pop().ice_servers[0].issued().credential
     monkeypatch.setenv("INFINITY_AVATAR_TOKEN", "hunter2")
     monkeypatch.setenv("INFINITY_AVATAR_ICE_SERVERS", "turn:b.example,ann,pw")
     assert cli.main(["serve"]) == 0

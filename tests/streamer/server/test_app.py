@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import tempfile
 from pathlib import Path
 
@@ -80,6 +81,17 @@ def test_connection_is_answered_in_the_manner_of_whip(visit) -> None:
             assert found[:2] == (404, "unknown_connection")
 
     visit(scene, ice_servers=servers)
+
+
+def test_every_connection_gets_credentials_of_its_own_where_a_secret_is_shared(visit) -> None:
+    async def scene(house: House) -> None:
+        session, links = await house.create(), set()
+        for _ in range(2):
+            async with house.client.post(session["links"]["whep"], data="v=0\r\n", headers=SDP) as answer:
+                links.add(answer.headers["Link"])
+        assert len(links) == 2 and all(re.search(r'username="\d+:[0-9a-f]{8}"; credential="', link) for link in links)
+
+    visit(scene, ice_servers=(IceServer("turn:t.example.org", secret="north star"),))
 
 
 def test_one_address_makes_the_session_and_takes_the_offer(visit) -> None:
