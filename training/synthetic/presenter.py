@@ -87,7 +87,7 @@ class Presenter:
 
     def render(self, pose: FramePose, framing: Framing = "head") -> tuple[np.ndarray, np.ndarray]:
         """Picture uint8 [S, S, 3] RGB and keypoints float32 [143, 3] (x, y in 0..1, visibility)."""
-        shot, rotations, heads, vertices = self._posed(pose, framing)
+        shot, rotations, heads, vertices = self.posed(pose, framing)
         normals = shot.figure.normals(vertices)
         index = self.skeleton.index
         eyes = EyePose(
@@ -102,11 +102,11 @@ class Presenter:
 
     def keypoints(self, pose: FramePose, framing: Framing = "head") -> np.ndarray:
         """Keypoints as `render` gives them, without drawing; visible is then whatever lies within the picture."""
-        shot, _, heads, vertices = self._posed(pose, framing)
+        shot, _, heads, vertices = self.posed(pose, framing)
         nothing = np.ones((1, 1), np.float32)
         return shot.keypoints(vertices, heads, shot.camera.matrix, nothing, with_hands=framing == "upper")
 
-    def _posed(self, pose: FramePose, framing: Framing) -> tuple[_Shot, np.ndarray, np.ndarray, np.ndarray]:
+    def posed(self, pose: FramePose, framing: Framing) -> tuple[_Shot, np.ndarray, np.ndarray, np.ndarray]:
         """The shot, and global rotations, heads of the bones and vertices of a pose in it."""
         shot = self._shots.get(framing) or self._set_up(framing)
         rotations, heads = self._bones(pose, shot, framing)
