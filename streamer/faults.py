@@ -8,6 +8,7 @@ from streamer.errors import (
     CapacityError,
     EngineError,
     MissingExtraError,
+    PictureError,
     ProtocolError,
     RateError,
     SessionError,
@@ -20,6 +21,7 @@ STATUS = {
     "bad_message": 400,
     "bad_sdp": 400,
     "bad_audio": 400,
+    "bad_picture": 400,
     "bad_text": 400,
     "unauthorized": 401,
     "forbidden": 403,
@@ -60,6 +62,7 @@ def code_of(error: AvatarError) -> str:
         (MissingExtraError, "no_voice"),
         (UnknownAvatarError, "unknown_avatar"),
         (AudioError, "bad_audio"),
+        (PictureError, "bad_picture"),
         (TextError, "bad_text"),
     ):
         if isinstance(error, kind):

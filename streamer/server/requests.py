@@ -39,8 +39,11 @@ async def read_body(request: web.Request, limit: int) -> bytes:
         return b"".join([part async for part in _parts(request, limit)])
 
 
-async def save_body(request: web.Request, limit: int) -> IO[bytes]:
+async def save_body(request: web.Request, limit: int, content: str = "sound", code: str = "bad_audio") -> IO[bytes]:
     """The whole body as a file without a name: whatever happens to this process, nothing of it stays on the disk.
+
+    Args:
+        content, code: what is missing where there is nothing, and the protocol's word for that.
 
     Raises:
         ProtocolError: if it is empty, larger than `limit` bytes, or does not come within two minutes.
@@ -52,7 +55,7 @@ async def save_body(request: web.Request, limit: int) -> IO[bytes]:
             async for part in _parts(request, limit):
                 file.write(part)
         if not file.tell():
-            raise ProtocolError("There is no sound in the body.", "bad_audio")
+            raise ProtocolError(f"There is no {content} in the body.", code)
         file.flush()
     except BaseException:
         file.close()

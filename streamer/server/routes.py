@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 from aiohttp import web
 
 from models.gallery import Avatar
+from streamer.errors import ProtocolError
+from streamer.faults import sentence
 from streamer.media.ice_servers import IceServer
 from streamer.presenters import find_avatar
 from streamer.protocol import (
@@ -19,6 +22,7 @@ from streamer.protocol import (
     SessionRequest,
     WhipRequest,
     check_fields,
+    error_body,
     parse_request,
 )
 from streamer.server.access import ACCESS
@@ -40,6 +44,9 @@ from streamer.session.metrics import CONTENT_TYPE, Metrics
 from streamer.session.parts import Role
 from streamer.session.registry import Registry
 from streamer.session.session import Session
+from streamer.uploads import OwnPictures, PictureRefused
+from streamer.uploads.client import MAX_PICTURE_BYTES
+from streamer.uploads.own_pictures import PREFIX
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,7 @@ class Site:
 
     Attributes:
         avatars: the gallery as far as this server's preset can show it.
+        pictures: of users; None where nobody can bring any.
         engine_state: for /healthz: "ready", "starting" or "hanging".
     """
 
@@ -57,6 +65,7 @@ class Site:
     ice_servers: list[IceServer]
     limits: Limits
     engine_state: Callable[[], str]
+    pictures: OwnPictures | None = None
 
 
 SITE = web.AppKey("site", Site)
@@ -69,6 +78,8 @@ def add_routes(app: web.Application) -> None:
     app.router.add_routes(
         [
             web.get("/v1/avatars", list_avatars),
+            web.post("/v1/avatars", add_own_picture),
+            web.delete("/v1/avatars/{name}", remove_own_picture),
             web.get("/v1/avatars/{name}/picture", picture),
             web.post("/v1/sessions", create_session),
             web.get(session, show_session),
@@ -124,8 +135,50 @@ async def list_avatars(request: web.Request) -> web.Response:
 
 async def picture(request: web.Request) -> web.StreamResponse:
     """`GET /v1/avatars/{name}/picture`; names without regard to case, as for sessions."""
-    avatar = find_avatar(request.match_info["name"], request.app[SITE].avatars)
+    name = request.match_info["name"]
+    if name.startswith(PREFIX):
+        own = _own_pictures(request).get(name).picture
+        return web.FileResponse(own, headers={"Cache-Control": "private, no-store"})
+    avatar = find_avatar(name, request.app[SITE].avatars)
     return web.FileResponse(avatar.picture, headers={"Cache-Control": "max-age=3600"})
+
+
+async def add_own_picture(request: web.Request) -> web.Response:
+    """`POST /v1/avatars`: a picture to talk, for whoever brings it; its id is the only way to it."""
+    pictures = _own_pictures(request)
+    if request.query.get("consent") != "yes":
+        words = "Say ?consent=yes if the person in the picture agrees to it, or if it shows nobody."
+        raise ProtocolError(words, "forbidden")
+    _count(request, "uploads")
+    check_length(request, MAX_PICTURE_BYTES)
+    with await save_body(request, MAX_PICTURE_BYTES, "picture", "bad_picture") as file:
+        try:
+            own = await pictures.add(file)
+        except PictureRefused as error:
+            body = error_body("bad_picture", sentence(str(error))) | {"checks": error.checks}
+            return web.json_response(body, status=422)
+    address = f"/v1/avatars/{own.avatar.name}"
+    expires = datetime.now(UTC) + timedelta(seconds=pictures.life_s)
+    described = {
+        "id": own.avatar.name,
+        "picture": f"{address}/picture",
+        "checks": own.checks,
+        "expires": expires.isoformat(timespec="seconds"),
+    }
+    return web.json_response(described, status=201, headers={"Location": address})
+
+
+async def remove_own_picture(request: web.Request) -> web.Response:
+    """`DELETE /v1/avatars/{name}` of a picture that somebody brought."""
+    _own_pictures(request).remove(request.match_info["name"])
+    return web.Response(status=204)
+
+
+def _own_pictures(request: web.Request) -> OwnPictures:
+    pictures = request.app[SITE].pictures
+    if pictures is None:
+        raise ProtocolError("This server takes no pictures.", "not_found")
+    return pictures
 
 
 async def create_session(request: web.Request) -> web.Response:

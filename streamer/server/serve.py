@@ -32,6 +32,7 @@ from streamer.server.routes import Site
 from streamer.session.assembly import Assembly
 from streamer.session.metrics import Metrics
 from streamer.session.registry import Registry, default_max_sessions
+from streamer.uploads import OwnPictures, Uploads
 from streamer.voice.client import Voice
 
 KEEP_ALIVE_S = 75.0
@@ -143,6 +144,9 @@ async def start(options: ServeOptions, stack: AsyncExitStack) -> str:
         warming.cancel()
     avatars = showable(avatars, engine.facts.preset)
     metrics = Metrics()
+    uploads = Uploads()
+    pictures = OwnPictures(uploads, engine.facts.frame_size, engine.facts.preset)
+    stack.push_async_callback(pictures.close)
     assembly = Assembly(
         engine,
         voice,
@@ -153,13 +157,15 @@ async def start(options: ServeOptions, stack: AsyncExitStack) -> str:
         ice_servers=options.ice_servers,
         longest_session_s=options.longest_session_s,
         network=replace(options.network, is_local=is_local),
+        uploads=uploads,
+        pictures=pictures,
     )
     most = options.max_sessions or min(default_max_sessions(engine.facts.warm_rtf), config.max_streams)
     registry = Registry(
         assembly.build, assembly.choose, metrics, most, assembly.times.chunk_s, limits.numbers["unseen"]
     )
     metrics.watch(lambda: [session.figures for session in registry], lambda: engine.restarts)
-    site = Site(registry, metrics, avatars, list(options.ice_servers), limits, lambda: engine.state)
+    site = Site(registry, metrics, avatars, list(options.ice_servers), limits, lambda: engine.state, pictures)
     runner = web.AppRunner(
         create_app(site, access, options.page_folder),
         access_log=None,

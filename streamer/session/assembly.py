@@ -25,7 +25,8 @@ from streamer.session.cutter import ChunkTimes
 from streamer.session.metrics import Metrics
 from streamer.session.parts import SessionParts, SessionSpec
 from streamer.session.session import Session
-from streamer.uploads import Uploads
+from streamer.uploads import OwnPictures, Uploads
+from streamer.uploads.own_pictures import PREFIX
 from streamer.voice.client import Voice
 
 
@@ -37,6 +38,7 @@ class Assembly:
         default_avatar: of a session that does not ask for one; None for the first.
         chunk_latents: of every session, where the model leaves a choice.
         longest_session_s: None for no end.
+        uploads, pictures: what users bring; pictures None: nobody can bring any.
 
     Raises:
         UnknownAvatarError: if there is no such default avatar.
@@ -54,13 +56,16 @@ class Assembly:
         longest_session_s: float | None = None,
         ice_servers: Sequence[IceServer] = (),
         network: Network | None = None,
+        uploads: Uploads | None = None,
+        pictures: OwnPictures | None = None,
     ):
         facts = engine.facts
         self.times = ChunkTimes.of_engine(facts.fixed_latents or chunk_latents, facts.delay_frames, facts.warm_rtf)
         self._longest_session_s = longest_session_s
         self._engine = engine
         self._voice = voice
-        self._uploads = Uploads()
+        self._uploads = Uploads() if uploads is None else uploads
+        self._pictures = pictures
         self._metrics = metrics
         self._avatars = avatars
         self._default = find_avatar(default_avatar, avatars).name
@@ -68,11 +73,13 @@ class Assembly:
         self._ice_servers = ice_servers
 
     def choose(self, name: str | None) -> Avatar:
-        """The avatar of that name, or the default one.
+        """The avatar of that name, which may be a user's own picture, or the default one.
 
         Raises:
             UnknownAvatarError: if there is none.
         """
+        if self._pictures is not None and name is not None and name.startswith(PREFIX):
+            return self._pictures.get(name)
         return find_avatar(name or self._default, self._avatars)
 
     async def build(self, ident: str, spec: SessionSpec, phase: float | None) -> Session:
