@@ -49,13 +49,17 @@ def load_model(
         precision, has_graphs: see `AvatarPipeline.load`; portraits have but one precision, and no graphs.
 
     Raises:
-        ValueError: if there is no such preset or precision.
+        ValueError: if there is no such preset or precision, or the preset does not run on the device.
         CheckpointError: if the weights are missing, broken, or made for another preset.
     """
     size = frame_size(name)
     if is_portrait(name):
+        import torch
+
         from models.portrait.pipeline import PortraitPipeline
 
+        if torch.device(device).type != "cpu":
+            raise ValueError(f"portraits are moved on the processor; device must be cpu, got {device}")
         return PortraitPipeline.load(size, weights)
     from models.pipeline import AvatarPipeline
 

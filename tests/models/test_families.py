@@ -27,3 +27,8 @@ def test_a_portrait_rehearses_at_its_size():
     assert isinstance(model, PortraitPipeline)
     chunk = model.step(torch.zeros(2560), model.rehearsal())
     assert chunk.frames.shape == (4, 512, 512, 3) and model.to_i420(chunk.frames).shape == (4, 768, 512)
+
+
+def test_a_portrait_is_refused_where_it_cannot_run():
+    with pytest.raises(ValueError, match="cpu"):
+        load_model("portrait-512", device="cuda")
