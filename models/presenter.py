@@ -58,10 +58,7 @@ class Presenter:
         from models.portrait.landmarks import find_faces
         from models.portrait.layout import find_layout
 
-        try:
-            faces = find_faces(picture)
-        except FileNotFoundError as error:
-            raise CheckpointError(f"the weights that find faces are missing: {error}") from error
+        faces = find_faces(picture)
         if not faces:
             raise ValueError(
                 "no face was found in the picture: it should show one from the front, large enough and lit"
@@ -70,11 +67,7 @@ class Presenter:
         cut = cut_around(face.landmarks, picture.shape[:2], size)
         canvas, moved = cut_out(picture, np.concatenate([face.landmarks, face.irises]), cut, size)
         landmarks, irises = moved[:-2], moved[-2:]
-        try:
-            layout = layout_on(find_layout(picture, face), face.scale, cut)
-        except FileNotFoundError:
-            layout = guessed_layout(landmarks, size)
-        return cls(canvas, landmarks, irises, layout)
+        return cls(canvas, landmarks, irises, layout_on(find_layout(picture, face), face.scale, cut))
 
     @property
     def size(self) -> tuple[int, int]:
