@@ -67,7 +67,7 @@ class Presenter:
         cut = cut_around(face.landmarks, picture.shape[:2], size)
         canvas, moved = cut_out(picture, np.concatenate([face.landmarks, face.irises]), cut, size)
         landmarks, irises = moved[:-2], moved[-2:]
-        return cls(canvas, landmarks, irises, layout_on(find_layout(picture, face), face.scale, cut))
+        return cls(canvas, landmarks, irises, layout_on(find_layout(picture, face), cut))
 
     @property
     def size(self) -> tuple[int, int]:
@@ -140,12 +140,8 @@ def cut_around(landmarks: np.ndarray, picture_size: tuple[int, int], size: tuple
     return Cut(left, top, left + width, top + height)
 
 
-def layout_on(layout: Layout, scale: float, cut: Cut) -> CanvasLayout:
-    """What a layout of a picture says of the part that a canvas shows, in cells as large as its own.
-
-    Args:
-        scale: pixels of the picture a face unit.
-    """
+def layout_on(layout: Layout, cut: Cut) -> CanvasLayout:
+    """What a layout of a picture says of the part that a canvas shows, in cells as large as its own."""
     cell = layout.side / len(layout.matte)
     rows, columns = (max(1, round(side / cell)) for side in (cut.bottom - cut.top, cut.right - cut.left))
     x = cut.left + (np.arange(columns) + 0.5) * (cut.right - cut.left) / columns
@@ -158,7 +154,7 @@ def layout_on(layout: Layout, scale: float, cut: Cut) -> CanvasLayout:
         )
 
     return CanvasLayout(
-        cut_to(layout.front) / scale, cut_to(layout.head), cut_to(layout.clavicle), cut_to(layout.matte)
+        cut_to(layout.front) / layout.scale, cut_to(layout.head), cut_to(layout.clavicle), cut_to(layout.matte)
     )
 
 

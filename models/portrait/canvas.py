@@ -24,6 +24,7 @@ from models.portrait.raster import rasterise
 
 _MAP_PIXELS = 256 * 256  # of the map, about; it is enlarged
 _BARE_LIDS = (0.4, 0.9)  # shares of the opening between which the lashes' shadow fades
+_SWAY = 0.4  # face units that the person may move beyond where it is in the picture
 _LID_MOVES = 0.03  # of the opening: less than that shows no steps
 _HALF_PIXEL = np.array([0.5, 0.5, 0], np.float32)  # here whole numbers are the centres of pixels
 _GAZE = [MOTION_CHANNELS.index("gaze_x"), MOTION_CHANNELS.index("gaze_y")]
@@ -73,6 +74,8 @@ class Canvas:
         self._mouth = find_mouth(picture, mesh, landmarks, self._expression.turn, whites)
         self._scale = max(1, round(np.sqrt(picture.shape[0] * picture.shape[1] / _MAP_PIXELS)))
         self._still = _identity_map(self.size, self._scale)
+        moving = self._mesh.points[mesh.count :][self._mesh.shares[mesh.count :].sum(1) > 0, :2]
+        self._moving = Patch.around(moving, round(_SWAY * unit), self.size)  # beyond it nothing ever moves
 
     def frames(self, actions: np.ndarray, plan: np.ndarray, timed: Timer = _untimed) -> np.ndarray:
         """Frames uint8 [T, H, W, 3].
@@ -104,7 +107,9 @@ class Canvas:
             small = rasterise(placed, self._mesh.source, self._mesh.triangles, self._still)
         with timed("warp"):
             whole = self._enlarged(small)
-            cv2.remap(self._skin, whole, None, cv2.INTER_LINEAR, dst=frame, borderMode=cv2.BORDER_REPLICATE)
+            frame[:] = self._picture
+            fixed = cv2.convertMaps(self._moving.of(whole), None, cv2.CV_16SC2)
+            self._moving.of(frame)[:] = cv2.remap(self._skin, *fixed, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         with timed("eyes"):
             for eye, triangles, share in zip(self._eyes, self._lids, shares, strict=True):
                 if abs(share - 1) > _LID_MOVES:

@@ -64,8 +64,8 @@ def test_a_layout_of_the_picture_is_cut_with_it():
     from models.portrait.layout import Layout
 
     cells = np.tile(np.arange(128, dtype=np.float32), (128, 1))  # of a square of 640 pixels: 5 a cell
-    layout = Layout(100.0, 50.0, 640.0, 10 * cells, 0 * cells, cells / 128, 0 * cells, cells.T / 128)
-    found = layout_on(layout, 20.0, Cut(200, 150, 500, 450))
+    layout = Layout(100.0, 50.0, 640.0, 20.0, 10 * cells, 0 * cells, cells / 128, 0 * cells, cells.T / 128)
+    found = layout_on(layout, Cut(200, 150, 500, 450))
     assert found.matte.shape == (60, 60)
     assert found.depth[0, 0] == pytest.approx(10 * 20.0 / 20) and found.depth[0, -1] == pytest.approx(10 * 79.0 / 20)
     assert found.matte[0, 0] == pytest.approx(20 / 128) and found.head[5, 10] == pytest.approx(30 / 128)
