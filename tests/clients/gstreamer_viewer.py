@@ -18,6 +18,7 @@ from gi.repository import GLib, Gst, GstSdp, GstWebRTC  # noqa: E402
 
 DEPAYLOADERS = {"VP8": "rtpvp8depay", "H264": "rtph264depay", "OPUS": "rtpopusdepay"}
 CAPS = "application/x-rtp,media={},encoding-name={},payload={},clock-rate={}"
+MORE_CAPS = {"H264": ",packetization-mode=(string)1,profile-level-id=(string)42e01f"}  # what is sent; 0 is the default
 
 
 class Viewer:
@@ -34,7 +35,8 @@ class Viewer:
         self.webrtc.connect("pad-added", self.on_pad)
         self.webrtc.connect("notify::ice-gathering-state", self.on_gathering)
         receive = GstWebRTC.WebRTCRTPTransceiverDirection.RECVONLY
-        for caps in (CAPS.format("audio", "OPUS", 97, 48000), CAPS.format("video", codec, 96, 90000)):
+        video = CAPS.format("video", codec, 96, 90000) + MORE_CAPS.get(codec, "")
+        for caps in (CAPS.format("audio", "OPUS", 97, 48000), video):
             self.webrtc.emit("add-transceiver", receive, Gst.Caps.from_string(caps))
         self.pipeline.set_state(Gst.State.PLAYING)
         promise = Gst.Promise.new_with_change_func(self.on_offer)
