@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,7 +38,7 @@ def why_no_browser() -> str | None:
     return None
 
 
-def launch(playwright: Playwright, microphone_wav: Path) -> Browser:
+def launch(playwright: Playwright, microphone_wav: Path, more_flags: Sequence[str] = ()) -> Browser:
     """Headless, with a microphone that plays this file over and over and is given without a question."""
-    flags = [*FLAGS, f"--use-file-for-fake-audio-capture={microphone_wav}"]
+    flags = [*FLAGS, *more_flags, f"--use-file-for-fake-audio-capture={microphone_wav}"]
     return playwright.chromium.launch(executable_path=chromium_path(), args=flags)

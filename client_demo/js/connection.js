@@ -6,6 +6,7 @@
 import { AvatarError, iceServersOf, request } from "./api.js";
 
 const CONNECT_TIMEOUT_MS = 15_000;
+const NETWORK_TIMEOUT_MS = 3000; // candidates of this machine are there within milliseconds, or never
 
 /**
  * Events: `message` (detail: the parsed object), `state` (detail: RTCPeerConnection.connectionState), `channelclosed`.
@@ -13,6 +14,7 @@ const CONNECT_TIMEOUT_MS = 15_000;
 export class Connection extends EventTarget {
   #url = null; // of the connection's resource, for PATCH and DELETE
   #candidates = [];
+  #hasFound = false; // a candidate
   #isGathered = false;
   #isEndSent = false;
   #isPatching = false;
@@ -30,8 +32,10 @@ export class Connection extends EventTarget {
     this.audioSender = null;
     this.peer.addEventListener("track", ({ track }) => this.stream.addTrack(track));
     this.peer.addEventListener("icecandidate", ({ candidate }) => {
-      if (candidate?.candidate) this.#candidates.push(candidate);
-      else this.#isGathered = true;
+      if (candidate?.candidate) {
+        this.#hasFound = true;
+        this.#candidates.push(candidate);
+      } else this.#isGathered = true;
       this.#patch();
     });
     this.peer.addEventListener("connectionstatechange", () => this.#emit("state", this.peer.connectionState));
@@ -114,17 +118,21 @@ export class Connection extends EventTarget {
     const { peer } = this;
     return new Promise((resolve, reject) => {
       const fail = (message, code) => finish(() => reject(new AvatarError(message, { code })));
+      const failOnTheWay = () => fail(this.#hasFound ? NO_ROUTE : NO_NETWORK, "network");
       const check = () => {
         if (peer.connectionState === "connected") finish(resolve);
-        if (peer.connectionState === "failed") fail(NO_ROUTE, "network");
+        if (peer.connectionState === "failed") failOnTheWay();
         if (peer.connectionState === "closed" || this.#isClosed) fail("The connection was closed.", "closed");
       };
       const finish = (then) => {
-        clearTimeout(timer);
+        timers.forEach(clearTimeout);
         this.removeEventListener("state", check);
         then();
       };
-      const timer = setTimeout(() => fail(NO_ROUTE, "network"), CONNECT_TIMEOUT_MS);
+      const timers = [
+        setTimeout(failOnTheWay, CONNECT_TIMEOUT_MS),
+        setTimeout(() => !this.#hasFound && peer.iceConnectionState === "new" && failOnTheWay(), NETWORK_TIMEOUT_MS),
+      ];
       this.addEventListener("state", check);
       check();
     });
@@ -169,6 +177,10 @@ export class Connection extends EventTarget {
     this.dispatchEvent(new CustomEvent(type, { detail }));
   }
 }
+
+const NO_NETWORK =
+  "This browser finds no network on this machine, and without one makes no connection, not even to a server here. " +
+  "Connect the machine to a network, or start Chromium with --allow-loopback-in-peer-connection.";
 
 const NO_ROUTE =
   "No way for picture and sound was found between this browser and the server: " +
