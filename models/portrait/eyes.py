@@ -21,7 +21,7 @@ _EYEBALL_RADIUS = 0.19
 _LID_REACH = 0.3  # face units around an eye that move with its lids
 _SOFT = 0.7  # pixels
 _LASHES = 0.6  # how dark the line is where shut lids meet
-LASH_REACH = 0.05  # face units beyond the eye's edge that lashes and their shadow darken
+LASH_REACH = 0.035  # face units beyond the eye's edge that lashes and their shadow darken
 _SHUT, _OPEN = 0.06, 0.30  # shares of the opening between which the eyeball comes into sight
 
 
