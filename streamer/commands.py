@@ -166,7 +166,10 @@ def load_pipeline(job: RenderJob, preset: str) -> Pipeline:
     import torch
 
     if job.threads is not None:
+        import cv2
+
         torch.set_num_threads(job.threads)
+        cv2.setNumThreads(job.threads)
     try:
         chosen = torch.device(job.device)
     except RuntimeError as error:

@@ -121,6 +121,7 @@ class AvatarBackend:
 
         if config.threads is not None:
             torch.set_num_threads(config.threads)
+            _limit_opencv(config.threads)
         self._torch = torch
         self._pipeline = load_model(config)
         self._stamp = None if config.mark is None else MarkStamp(config.mark, *self._pipeline.frame_size)
@@ -210,6 +211,13 @@ def _use_fp8(pipeline: TalkingModel[Any, Any]) -> None:
         return
     for model in (pipeline.lr_a2v, pipeline.refiner):
         use_fp8(model)
+
+
+def _limit_opencv(threads: int) -> None:
+    """OpenCV, which moves portraits, counts its own threads."""
+    import cv2
+
+    cv2.setNumThreads(threads)
 
 
 def _keep_freed_memory() -> None:

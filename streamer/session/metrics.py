@@ -24,6 +24,10 @@ STAGES = (
     "animator",
     "refiner",
     "decode",
+    "raster",  # of a portrait, as the three that follow
+    "warp",
+    "eyes",
+    "mouth",
     "convert",
     "other",  # of the engine, in no stage
     "look_ahead",  # the picture shows the sound this much later
