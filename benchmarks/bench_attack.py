@@ -181,7 +181,7 @@ async def _knock(http: aiohttp.ClientSession, session: str, offer: str) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bench_attack", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=15, help="of each flood")
+    parser.add_argument("--seconds", type=float, default=10, help="of each flood; with 10 all of it takes a minute")
     parser.add_argument("--out", metavar="NAME", help="writes benchmarks/results/NAME.json")
     parser.add_argument("--flood", nargs=3, metavar=("KIND", "URL", "SESSION"), help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -10,9 +10,9 @@ from tests.fuzz.attack import SERVER, SHARES, attack, names
 
 def test_broken_inputs_are_answered_and_end_nothing() -> None:
     with LiveServer(SERVER) as server:
-        report = asyncio.run(attack(server, seed=7, inputs=names(200)))
+        report = asyncio.run(attack(server, seed=7, inputs=names(100)))
     assert report.failures == []
     assert {outcome.split()[0] for outcome in report.outcomes} == set(SHARES)
     refused = sum(times for outcome, times in report.outcomes.items() if outcome.endswith((" 400", "bad_message")))
-    assert refused > 40  # the inputs are really broken
-    assert report.fps > 10.0  # a busy machine's; the benchmark measures
+    assert refused > 25  # the inputs are really broken
+    assert report.fps > 5.0  # what brought servers down left 1 to 3; the benchmark measures
