@@ -9,11 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models.portrait.face_mesh import FACE_DIM, FaceMesh
+from models.portrait.face_mesh import FACE_DIM, FACE_INDEX, FaceMesh
 
 _UPPER_SHARE = 0.89  # of a blink's way; the lower lid has the rest
 _WIDEST = 1.25  # of the picture's own opening
 _KEPT_GAP = 0.02  # of the lip width: lips that are so little apart in the picture are shut
+_LID_REACH = 0.11  # face units around an eye's edge that a blink moves
+_BLINKS = [index for name, index in FACE_INDEX.items() if name.startswith("eyeBlink")]
 _LIP_REACH, _EYE_REACH = 0.07, 0.25  # face units around lips and eyes that go by their own sizes
 SIDES = ("left", "right")  # of the person
 
@@ -100,6 +102,9 @@ class Expression:
             ratio = np.clip(own / canonical / self.unit, 0.5, 1.6)
             scale *= 1 + (ratio - 1) * _nearness(mesh, edge, _EYE_REACH)
         moved = mesh.actions * scale[None, :, None] @ self.turn.T
+        lids = np.concatenate([vertices for slit in self.eyes for vertices in (slit.upper, slit.lower)])
+        moved[_BLINKS] *= _nearness(mesh, lids, _LID_REACH)[:, None]  # a picture's lids stretch, they do not unfold
+        self._shut_lids = [_meeting(slit, self._rest) for slit in self.eyes]
         self._basis = moved.reshape(FACE_DIM, -1).astype(np.float32)
         self._lid_change = np.stack([_opening_change(mesh, slit) for slit in self.eyes], axis=1)
         self._shut = self._shutting(mesh)
@@ -136,10 +141,9 @@ class Expression:
         moved = (actions @ self._basis).reshape(len(actions), -1, 3) + self._shut
         shares = self.lid_shares(actions)
         for eye, slit in enumerate(self.eyes):
-            upper, lower = slit.spans(self._rest)
             shut = (1 - shares[:, eye])[:, None, None]
-            moved[:, slit.upper] = _UPPER_SHARE * shut * upper
-            moved[:, slit.lower] = (1 - _UPPER_SHARE) * shut * lower
+            for edge, meeting in zip((slit.upper, slit.lower), self._shut_lids[eye], strict=True):
+                moved[:, edge] = shut * (meeting - self._rest[edge])
         for frame in moved:
             self._part_lips(frame)
         return moved.astype(np.float32)
@@ -151,6 +155,21 @@ class Expression:
         for edge, span, sign in zip((self.mouth.upper, self.mouth.lower), spans, (1, -1), strict=True):
             crossing = (sign * span @ down).clip(max=0) / 2
             moved[edge] += (sign * crossing)[:, None] * down
+
+
+def _meeting(slit: _Slit, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where both edges of an eye meet when it is shut, [U, 3] and [O, 3]: on one even curve."""
+    _, to_upper = slit.spans(points)
+    line = points[slit.lower] + (1 - _UPPER_SHARE) * to_upper
+    ends = points[slit.lower[[0, -1]]]
+    straight = ends[0] + slit.lower_at[:, None] * (ends[1] - ends[0])
+    bows = np.stack([slit.lower_at * (1 - slit.lower_at), slit.lower_at**2 * (1 - slit.lower_at)], axis=1)
+    bow = np.linalg.lstsq(bows, line - straight, rcond=None)[0]
+    curves = []
+    for at in (slit.upper_at, slit.lower_at):
+        shape = np.stack([at * (1 - at), at**2 * (1 - at)], axis=1)
+        curves.append(ends[0] + at[:, None] * (ends[1] - ends[0]) + shape @ bow)
+    return curves[0], curves[1]
 
 
 def _nearness(mesh: FaceMesh, vertices: np.ndarray, reach: float) -> np.ndarray:

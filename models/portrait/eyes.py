@@ -71,14 +71,19 @@ def eye_whites(picture: np.ndarray, eyes: Sequence[Eye]) -> float:
 
 
 def without_eyes(picture: np.ndarray, mesh: FaceMesh, landmarks: np.ndarray, beyond: int) -> np.ndarray:
-    """The picture uint8 [H, W, 3] with skin in the place of its eyes and of what lies `beyond` pixels around them."""
+    """The picture uint8 [H, W, 3] with skin in the place of its eyes, of what lies `beyond` pixels around them and
+    twice as much below."""
     hole = np.zeros(picture.shape[:2], np.uint8)
     for side in SIDES:
         ring = np.concatenate([mesh.loops[f"lid_upper_{side}"], mesh.loops[f"lid_lower_{side}"][::-1]])
         cv2.fillPoly(hole, [np.round(landmarks[ring, :2]).astype(np.int32)], 1)
     wider = 2 * beyond + 1
     hole = cv2.dilate(hole, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (wider, wider)))
-    return cv2.inpaint(picture, hole, 3, cv2.INPAINT_TELEA)
+    hole = cv2.dilate(hole, np.ones((beyond + 1, 1), np.uint8), anchor=(0, beyond))  # further down: above is the brow
+    filled = cv2.inpaint(picture, hole, 3, cv2.INPAINT_TELEA)
+    soft = cv2.GaussianBlur(hole.astype(np.float32), (0, 0), 1.5)[..., None]
+    even = cv2.GaussianBlur(filled, (0, 0), max(1.0, 0.7 * beyond))  # what is filled in has streaks
+    return (filled + soft * (even.astype(np.float32) - filled)).round().astype(np.uint8)
 
 
 def _even(line: np.ndarray) -> np.ndarray:
@@ -114,7 +119,10 @@ def draw_eye(
     openness = float(smooth(share, _SHUT, _OPEN))
     drawn = into.astype(np.float32)
     if openness < 1:
-        line = soft_line(_even(points[eye.upper, :2]), patch, 1, 0.5 + 0.07 * eye.radius)
+        edge = _even(points[eye.upper, :2])
+        seam = soft_line(edge, patch, 3, 1.0)[..., None] * (1 - openness)  # where lids meet the mesh has steps
+        drawn += seam * (cv2.GaussianBlur(drawn, (0, 0), 1.5) - drawn)
+        line = soft_line(edge, patch, 1, 0.5 + 0.07 * eye.radius)
         drawn *= 1 - (_LASHES * (1 - openness)) * line[..., None]
     if openness > 0:
         x, y = patch.pixels()
