@@ -187,10 +187,10 @@ def _noises(samples: np.ndarray, rng: np.random.Generator, seconds: int = 40) ->
     times_s = np.arange(count) / SAMPLE_RATE
     found = [noise(count, 1.0, colour, rng) for colour in (0.0, 0.3, 0.6, 1.0, 1.5)]
     for base_hz in (50, 60, 120):
-        found.append(sum(np.sin(2 * np.pi * base_hz * k * times_s + k) / k for k in range(1, 12)))
+        found.append(np.sum([np.sin(2 * np.pi * base_hz * k * times_s + k) / k for k in range(1, 12)], axis=0))
     for talkers in (4, 8, 16):
         starts = rng.integers(max(len(samples) - count, 1), size=talkers)
-        found.append(sum(np.resize(samples[s : s + count], count).astype(np.float64) for s in starts))
+        found.append(np.sum([np.resize(samples[s : s + count], count).astype(np.float64) for s in starts], axis=0))
     for rate_hz in (3, 8):  # keys, cups
         clatter = np.zeros(count)
         for hit in rng.integers(count - 4000, size=seconds * rate_hz):
@@ -227,7 +227,7 @@ class Ear(nn.Module):
     def forward(self, sound: Tensor, noises: np.ndarray, rng: np.random.Generator) -> Tensor:
         """Sound [B, S] → mels [B, 4·frames, bins]."""
         config, size = self.config, sound.shape[0]
-        uniform = lambda limits: torch.from_numpy(rng.uniform(*limits, (size, 1)).astype(np.float32))  # noqa: E731
+        uniform = lambda limits: torch.from_numpy(rng.uniform(limits[0], limits[1], (size, 1)).astype(np.float32))  # noqa: E731
         is_in = lambda share: torch.from_numpy(rng.random((size, 1)) < share)  # noqa: E731
         roomy = is_in(config.room_share)[:, 0]
         if roomy.any():

@@ -44,7 +44,8 @@ class IceServer:
         url, *rest = text.strip().split(",", 2)
         if len(rest) == 1:
             raise ValueError(f"{url} has a user but no credential: {url},USER,CREDENTIAL")
-        return cls(url, *rest, secret=secret)
+        username, credential = rest or (None, None)
+        return cls(url, username, credential, secret)
 
     def issued(self) -> IceServer:
         """The server with a user and credential of its own for one connection, if it shares a secret.

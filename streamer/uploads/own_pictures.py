@@ -167,7 +167,7 @@ class OwnPictures:
         return await asyncio.shield(work)
 
     async def _ask(self, picture: np.ndarray) -> tuple[list[dict[str, str]], np.ndarray | None]:
-        wanted = examiner.Examine(*picture.shape[:2], *self._size)
+        wanted = examiner.Examine(picture.shape[0], picture.shape[1], *self._size)
         async with self._turn:
             for _ in range(MAX_TRIES):
                 with contextlib.suppress(ChildLost):

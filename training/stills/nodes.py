@@ -44,7 +44,7 @@ class Tree:
         return self.material
 
 
-def principled(name: str, colour: Sequence[float], roughness: float = 0.7, glow: float = 0.0) -> Any:
+def principled(name: str, colour: Sequence[float] | np.ndarray, roughness: float = 0.7, glow: float = 0.0) -> Any:
     """One plain material; colour sRGB 0 … 1, glow watts a square metre or so."""
     tree = Tree(name)
     rgba = (*(float(c) for c in srgb_to_linear(colour)), 1.0)

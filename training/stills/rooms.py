@@ -26,7 +26,7 @@ def add_room(scene: dict[str, Any]) -> None:
 
 
 def box(
-    centre: Sequence[float], size: Sequence[float], colour: Sequence[float], glow: float = 0.0,
+    centre: Sequence[float], size: Sequence[float], colour: Sequence[float] | np.ndarray, glow: float = 0.0,
     turn: Sequence[float] = (0, 0, 0),
 ) -> None:  # fmt: skip
     """A box of one colour (sRGB 0 … 1)."""

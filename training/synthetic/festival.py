@@ -63,7 +63,7 @@ class FestivalVoice:
         assert self._process.stdin and self._process.stdout
         self._process.stdin.write(command + '\n(format t "\\nready\\n")\n')
         self._process.stdin.flush()
-        printed = []
+        printed: list[str] = []
         for line in self._process.stdout:
             if line.strip() == "ready":
                 return "".join(printed)

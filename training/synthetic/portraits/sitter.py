@@ -89,7 +89,7 @@ class Sitter(Presenter):
 
     def shoot(self, look: Look) -> Portrait:
         """The picture of a look."""
-        shot, rotations, heads, vertices = self._posed(FramePose(face=look.face, motion=look.motion), "head")
+        shot, rotations, heads, vertices = self.posed(FramePose(face=look.face, motion=look.motion), "head")
         renderer, index, scene = self.renderer, self.skeleton.index, shot.scene
         if self._label_arrays is None:
             self._label_arrays = self.studio.labels.arrays(scene, vertex_shares(self.skeleton, shot.figure))
