@@ -1,13 +1,17 @@
 // HTTP to the server: one request function, and errors that carry a sentence for people.
 
-/** What went wrong, in words. `code` is the protocol's, or `unreachable`, `closed`, `network`, `aborted`. */
+/**
+ * What went wrong, in words. `code` is the protocol's, or `unreachable`, `closed`, `network`, `aborted`; `checks` is what
+ * was found in a picture that is refused: `[{name, verdict, advice}]`.
+ */
 export class AvatarError extends Error {
-  constructor(message, { code = "internal", status = 0, retryAfterS = null } = {}) {
+  constructor(message, { code = "internal", status = 0, retryAfterS = null, checks = [] } = {}) {
     super(message);
     this.name = "AvatarError";
     this.code = code;
     this.status = status;
     this.retryAfterS = retryAfterS;
+    this.checks = checks;
   }
 }
 
@@ -28,15 +32,17 @@ async function errorOf(response) {
   const retryAfterS = Number.parseFloat(response.headers.get("Retry-After")) || null;
   let message = `The server answered ${response.status}${response.statusText ? ` ${response.statusText}` : ""}.`;
   let code = "internal";
+  let checks;
   try {
-    const { error } = await response.json();
+    const { error, ...rest } = await response.json();
+    checks = rest.checks;
     if (error?.message) message = error.message;
     if (error?.code) code = error.code;
   } catch {
     // Not JSON: a proxy's page, perhaps. The status says enough.
   }
   if (retryAfterS) message += ` Try again in ${retryAfterS === 1 ? "a second" : `${retryAfterS} seconds`}.`;
-  return new AvatarError(message, { code, status: response.status, retryAfterS });
+  return new AvatarError(message, { code, status: response.status, retryAfterS, checks });
 }
 
 /** ICE servers from a WHIP-style `Link` header: `<turn:host?transport=udp>; rel="ice-server"; username="u"; …`. */

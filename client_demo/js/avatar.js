@@ -54,6 +54,27 @@ export class Avatar extends EventTarget {
   }
 
   /**
+   * Makes an avatar of a picture file: `{id, picture, checks, expires}`. The id is for `start` and `setAvatar`, and known
+   * to nobody else. Throws an AvatarError with `checks` where none can be made of it.
+   *
+   * @param {File} file  JPEG, PNG, WebP or HEIC
+   * @param {{hasConsent: boolean}} options  the person in it agrees; nothing is sent otherwise
+   */
+  async addPicture(file, { hasConsent }) {
+    if (!hasConsent) throw new AvatarError("The person in the picture has to agree to it.", { code: "forbidden" });
+    const headers = { "Content-Type": file.type || "application/octet-stream" };
+    const url = this.#url("v1/avatars?consent=yes");
+    const response = await this.#request(url, { method: "POST", headers, body: file });
+    const own = await response.json();
+    return { ...own, picture: new URL(own.picture, response.url).href };
+  }
+
+  /** Removes a picture that `addPicture` brought. */
+  async removePicture(id) {
+    await this.#request(this.#url(`v1/avatars/${encodeURIComponent(id)}`), { method: "DELETE" });
+  }
+
+  /**
    * Opens a session and plays it in the video element. Call it from a click, or the browser may refuse the sound.
    *
    * @param {object} options

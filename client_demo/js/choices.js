@@ -10,7 +10,7 @@ export function buildGallery(root, avatars, chosen, choose) {
       picture.alt = "";
       picture.width = picture.height = 256;
       const { name } = avatar;
-      const label = choice("presenter", name, name === chosen, () => choose(avatar), capital(name));
+      const label = choice("presenter", name, name === chosen, () => choose(avatar), avatar.label ?? capital(name));
       label.title = avatar.description ?? "";
       label.querySelector("input").after(picture);
       return label;

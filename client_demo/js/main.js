@@ -7,6 +7,7 @@ import { Avatar, AvatarError } from "./avatar.js";
 import { buildChips, buildGallery, capital } from "./choices.js";
 import { Figures } from "./figures.js";
 import { openMicrophone, startMeter } from "./microphone.js";
+import { isPicture, OwnPicture } from "./own_picture.js";
 import { buildPanel, collect } from "./panel.js";
 
 const EMOTIONS = ["neutral", "happy", "sad", "surprised", "angry", "thoughtful"];
@@ -19,11 +20,12 @@ const screen = $("screen");
 const video = $("avatar");
 const avatar = new Avatar({ video });
 const figures = new Figures(video);
+const own = new OwnPicture({ avatar, dialog: $("own") });
 const fillPanel = buildPanel($("stats"));
 
 let presenters = [];
 let presenter = null;
-let awaited = null; // the presenter that was asked for while live
+let awaited = null; // the presenter that was asked for while starting or live
 let direction = { emotion: "neutral", gestures: 1 };
 let microphone = null; // the track while there is one
 let wantsMicrophone = options.get("mic") !== "off";
@@ -86,10 +88,12 @@ async function start() {
       bufferMs: options.has("buffer") ? Number(options.get("buffer")) : undefined,
       isReceiveOnly: wantsMicrophone, // only if it was asked for and refused; else it may still come
     });
+    if (awaited) whenOpen(() => avatar.setAvatar(awaited));
     if (direction.emotion !== "neutral" || direction.gestures !== 1) whenOpen(() => avatar.direct(direction));
   } catch (error) {
     await microphoneOrNone; // the server may say no before the person has said yes
     releaseMicrophone();
+    if (error.code === "unknown_avatar" && own.presenter?.name === presenter.name) own.forget();
     if (error.code === "aborted") return;
     showError(error);
     showStatus("Not connected");
@@ -218,7 +222,7 @@ function followSession() {
   const input = $("gallery").querySelector(`input[value="${CSS.escape(name)}"]`);
   if (!input || input.checked) return;
   input.checked = true;
-  showPresenter(presenters.find((each) => each.name === name));
+  showPresenter(everyone().find((each) => each.name === name));
 }
 
 // ---------- controls ----------
@@ -281,12 +285,34 @@ function showPresenter(chosen) {
   if (!chosen) return;
   presenter = chosen;
   $("poster").src = chosen.picture;
-  $("poster").alt = chosen.description ? `${capital(chosen.name)}: ${chosen.description}` : capital(chosen.name);
+  const name = chosen.label ?? capital(chosen.name);
+  $("poster").alt = chosen.description ? `${name}: ${chosen.description}` : name;
 }
 
 function choosePresenter(chosen) {
   showPresenter(chosen);
-  if (avatar.state === "live" && avatar.setAvatar(chosen.name)) awaited = chosen.name;
+  if (avatar.state === "starting" || (avatar.state === "live" && avatar.setAvatar(chosen.name))) awaited = chosen.name;
+}
+
+function everyone() {
+  return own.presenter ? [...presenters, own.presenter] : presenters;
+}
+
+function fillGallery() {
+  buildGallery($("presenters"), everyone(), presenter?.name, choosePresenter);
+  $("own-open-text").textContent = own.presenter ? "Change your picture" : "Use your own picture";
+}
+
+own.addEventListener("change", ({ detail: mine }) => {
+  const isShown = everyone().some(({ name }) => name === presenter?.name);
+  if (mine || !isShown) choosePresenter(mine ?? presenters[0]);
+  fillGallery();
+});
+
+/** Whatever is dropped on the page: a picture to talk, or a sound to be said. */
+function takeFile(file) {
+  if (file && ($("own").open || isPicture(file))) own.take(file);
+  else return playFile(file);
 }
 
 function changeDirection(change) {
@@ -328,7 +354,8 @@ $("note-close").addEventListener("click", () => ($("note").hidden = true));
 $("say-form").addEventListener("submit", (event) => attempt(() => say(event)));
 // In full screen the browser takes the key, to leave it.
 document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape" && avatar.isSpeaking && !event.isComposing) avatar.interrupt().catch(showError);
+  if (event.key !== "Escape" || event.isComposing || $("own").open) return; // the dialog takes it, to close
+  if (avatar.isSpeaking) avatar.interrupt().catch(showError);
 });
 
 $("say-text").addEventListener("keydown", (event) => {
@@ -346,9 +373,23 @@ for (const name of ["dragenter", "dragover", "dragleave", "drop"]) {
   $("drop").addEventListener(name, (event) => {
     event.preventDefault();
     $("drop").classList.toggle("is-over", name === "dragenter" || name === "dragover");
-    if (name === "drop") attempt(() => playFile(event.dataTransfer.files[0]));
+    if (name === "drop") attempt(() => takeFile(event.dataTransfer.files[0]));
   });
 }
+for (const name of ["dragover", "dragleave", "drop"]) {
+  document.addEventListener(name, (event) => {
+    if (!event.dataTransfer.types.includes("Files")) return;
+    document.body.classList.toggle("is-dropping", name === "dragover");
+    if (event.defaultPrevented) return;
+    event.preventDefault(); // else the browser would open it
+    if (name === "drop") attempt(() => takeFile(event.dataTransfer.files[0]));
+  });
+}
+document.addEventListener("paste", ({ clipboardData }) => {
+  const file = [...clipboardData.files].find(isPicture);
+  if (file && !clipboardData.types.includes("text/plain")) own.take(file);
+});
+$("own-open").addEventListener("click", () => own.open());
 
 buildChips($("emotion"), EMOTIONS, direction.emotion, (emotion) => changeDirection({ emotion }));
 $("gestures").addEventListener("input", () => {
@@ -379,8 +420,10 @@ await attempt(async () => {
   } finally {
     $("start").disabled = false;
   }
-  const chosen = presenters.find(({ name }) => name === options.get("avatar")) ?? presenters[0];
-  buildGallery($("gallery"), presenters, chosen?.name, choosePresenter);
-  showPresenter(chosen);
+  const wished = presenters.find(({ name }) => name === options.get("avatar"));
+  showPresenter(wished ?? presenters[0]);
+  await own.restore();
+  if (wished) showPresenter(wished);
+  fillGallery();
   if (avatar.state === "idle") showStatus("Ready");
 });

@@ -1,12 +1,12 @@
-// The caller's microphone: asking for it, and a meter of its level.
+// Asking for the caller's microphone, or camera, and a meter of the microphone's level.
 
 import { AvatarError } from "./api.js";
 
 const REFUSED = {
-  NotAllowedError: "The microphone is not allowed for this page.",
-  SecurityError: "The microphone is not allowed for this page.",
-  NotFoundError: "No microphone was found.",
-  NotReadableError: "The microphone is in use by another program.",
+  NotAllowedError: (device) => `The ${device} is not allowed for this page.`,
+  SecurityError: (device) => `The ${device} is not allowed for this page.`,
+  NotFoundError: (device) => `No ${device} was found.`,
+  NotReadableError: (device) => `The ${device} is in use by another program.`,
 };
 
 /**
@@ -15,22 +15,26 @@ const REFUSED = {
  * @param {{isRaw?: boolean}} options  raw: as it is, without echo cancelling, noise suppression and gain (for tests)
  */
 export async function openMicrophone({ isRaw = false } = {}) {
-  if (!navigator.mediaDevices?.getUserMedia) {
-    throw new AvatarError("Browsers give the microphone only to pages on https:// or localhost.", { code: "insecure" });
-  }
   const audio = {
     channelCount: 1,
     echoCancellation: !isRaw,
     noiseSuppression: !isRaw,
     autoGainControl: !isRaw,
   };
+  const stream = await openDevice("microphone", { audio });
+  return stream.getAudioTracks()[0];
+}
+
+/** The stream of a "microphone" or a "camera". Throws an AvatarError whose message says why there is none. */
+export async function openDevice(device, constraints) {
+  if (!navigator.mediaDevices?.getUserMedia) {
+    throw new AvatarError(`Browsers give the ${device} only to pages on https:// or localhost.`, { code: "insecure" });
+  }
   try {
-    const stream = await navigator.mediaDevices.getUserMedia({ audio });
-    return stream.getAudioTracks()[0];
+    return await navigator.mediaDevices.getUserMedia(constraints);
   } catch (error) {
-    throw new AvatarError(REFUSED[error.name] ?? `The microphone could not be opened: ${error.message}.`, {
-      code: error.name,
-    });
+    const message = REFUSED[error.name]?.(device) ?? `The ${device} could not be opened: ${error.message}.`;
+    throw new AvatarError(message, { code: error.name });
   }
 }
 

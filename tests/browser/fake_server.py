@@ -4,17 +4,19 @@
 
 It prints one line of JSON with its address and serves until its standard input closes. What is said is a row of
 beeps, one every 480 ms, and the picture is white while one sounds. A test reads what the page sent at `/_test/log`
-and makes things go wrong with `POST /_test/plan` (`{"busy": 3}`, `{"send": {...}}`, `{"vanish": true}`).
+and makes things go wrong with `POST /_test/plan` (`{"busy": 3}`, `{"send": {...}}`, `{"checks": [...]}` of a picture).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import json
 import sys
 import time
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from pathlib import Path
 
@@ -179,6 +181,7 @@ class FakeServer:
         self.log: list[dict] = []
         self.plan: dict = {}
         self.avatars = json.loads((GALLERY / "gallery.json").read_text())
+        self.pictures: dict[str, bytes] = {}  # that were brought
 
     def application(self) -> web.Application:
         application = web.Application(middlewares=[self._note])
@@ -186,6 +189,9 @@ class FakeServer:
         route.add_get("/_test/log", lambda _: _answer(web.json_response(self.log)))
         route.add_post("/_test/plan", self._take_plan)
         route.add_get("/v1/avatars", self._list)
+        route.add_post("/v1/avatars", self._add_picture)
+        route.add_delete("/v1/avatars/{name}", self._remove_picture)
+        route.add_get("/v1/avatars/{name}/picture", self._own_picture)
         route.add_get("/v1/pictures/{file}", lambda r: _answer(web.FileResponse(GALLERY / r.match_info["file"])))
         route.add_post("/v1/sessions", self._create)
         route.add_get("/v1/sessions/{id}", lambda r: _answer(web.json_response(self._session(r).as_json())))
@@ -220,6 +226,40 @@ class FakeServer:
         avatars = [{**each, "picture": f"/v1/pictures/{each['picture']}", "preset": "x"} for each in self.avatars]
         return web.json_response(avatars)
 
+    async def _add_picture(self, request: web.Request) -> web.Response:
+        body = await request.read()
+        self.log.append({"picture": len(body), "consent": request.query.get("consent")})
+        if self.plan.get("pictures") == "slow":
+            await asyncio.sleep(1)
+        checks = self.plan.get("checks", [{"name": "face", "verdict": "ok", "advice": "A face was found."}])
+        refused = [check["advice"] for check in checks if check["verdict"] == "refused"]
+        if refused:
+            error = {"code": "bad_picture", "message": refused[0]}
+            return web.json_response({"error": error, "checks": checks}, status=422)
+        name = f"own-{len(self.log)}"
+        self.pictures[name] = body
+        expires = (datetime.now(UTC) + timedelta(days=1)).isoformat(timespec="seconds")
+        own = {"id": name, "picture": f"/v1/avatars/{name}/picture", "checks": checks, "expires": expires}
+        return web.json_response(own, status=201, headers={"Location": f"/v1/avatars/{name}"})
+
+    async def _remove_picture(self, request: web.Request) -> web.Response:
+        self._brought(request.match_info["name"])
+        del self.pictures[request.match_info["name"]]
+        return web.Response(status=204)
+
+    async def _own_picture(self, request: web.Request) -> web.Response:
+        return web.Response(body=self._brought(request.match_info["name"]), content_type="image/png")
+
+    def _brought(self, name: str) -> bytes:
+        if name not in self.pictures:
+            raise _error(web.HTTPNotFound, "unknown_avatar", "There is no such picture; it may have expired.")
+        return self.pictures[name]
+
+    def _look(self, name: str) -> np.ndarray:
+        """Half as bright as its picture, uint8 [256, 256, 3]."""
+        file = io.BytesIO(self._brought(name)) if name.startswith("own-") else GALLERY / f"{name}.png"
+        return np.asarray(Image.open(file).convert("RGB").resize((256, 256))) // 2
+
     def _session(self, request: web.Request) -> FakeSession:
         session = self.sessions.get(request.match_info["id"])
         if session is None:
@@ -234,8 +274,7 @@ class FakeServer:
             error.headers["Retry-After"] = str(self.plan["busy"])
             raise error
         name = asked.get("avatar") or self.avatars[0]["name"]
-        picture = np.asarray(Image.open(GALLERY / f"{name}.png").convert("RGB")) // 2
-        session = FakeSession(id=f"s{len(self.log)}", avatar=name, picture=picture)
+        session = FakeSession(id=f"s{len(self.log)}", avatar=name, picture=self._look(name))
         self.sessions[session.id] = session
         headers = {"Location": f"/v1/sessions/{session.id}"}
         return web.json_response(session.as_json(), status=201, headers=headers)
@@ -313,7 +352,7 @@ class FakeServer:
         elif message["type"] == "interrupt":
             session.interrupt()
         elif message["type"] == "set_avatar":
-            session.avatar = message["avatar"]
+            session.avatar, session.picture = message["avatar"], self._look(message["avatar"])
             session.send({"type": "session", **session.as_json()})
 
 

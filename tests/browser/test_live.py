@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from benchmarks.browser.av_probe import Probe, latencies, offsets, write_beeps
 from benchmarks.browser.chromium import why_no_browser
 from benchmarks.browser.live_server import LiveServer
 from benchmarks.browser.steps import WAIT_MS, by_id, open_page, start, wait_for_text, wait_until
+from models.gallery import list_avatars
 from tests.browser.conftest import PageWatch
 
 pytestmark = pytest.mark.browser
@@ -167,6 +169,41 @@ def test_a_presenter_can_be_changed_and_directed(live: LiveServer, page: Any) ->
     page.check(f"{by_id('gallery')} input[value=kofi]", force=True)
     wait_until(page, "avatarStats().avatar === 'kofi'")
     assert page.is_hidden(by_id("error"))
+
+
+def test_a_picture_of_one_s_own_is_looked_at_shown_and_removed(
+    live: LiveServer, strict_page: Any, watch: PageWatch, tmp_path: Path
+) -> None:
+    watch.allow("422")
+    page = strict_page
+    open_page(page, f"{live.url}/?mic=off")
+    start(page)
+    wall, person = tmp_path / "wall.png", list_avatars()[1].picture
+    Image.effect_noise((400, 300), 40).save(wall)
+    page.click(by_id("own-open"))
+    for picture, words in ((wall, "No avatar can be made"), (person, "This is how it was cut")):
+        page.set_input_files(by_id("own-file"), picture)
+        page.check(by_id("own-consent"))
+        page.click(by_id("own-send"))
+        wait_for_text(page, "own-status", words)
+    wait_until(page, "avatarStats().avatar.startsWith('own-')")
+    shown = page.evaluate("avatarStats().framesShown")
+    wait_until(page, "shown => avatarStats().framesShown > shown + 25", shown)
+    address = page.get_attribute(by_id("own-picture"), "src")
+    assert page.request.get(address).ok
+    page.click(by_id("own-remove"))
+    wait_until(page, "!avatarStats().avatar.startsWith('own-')")
+    assert page.request.get(address).status == 404
+    assert page.is_hidden(by_id("error")) and page.is_hidden(by_id("own-error"))
+
+
+def test_the_camera_is_given_under_the_server_s_policy(live: LiveServer, strict_page: Any) -> None:
+    open_page(strict_page, live.url)
+    strict_page.click(by_id("own-open"))
+    strict_page.click(by_id("own-photo"))
+    wait_until(strict_page, "document.querySelector('#own-camera').videoWidth > 0")
+    strict_page.click(by_id("own-photo"))
+    wait_until(strict_page, "document.querySelector('#own-picture').naturalWidth > 0")
 
 
 def test_a_viewer_sees_the_session_and_its_end(live: LiveServer, strict_page: Any) -> None:
