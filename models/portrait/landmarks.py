@@ -35,6 +35,7 @@ _BOX_RANGE = (1.2, 14.0)  # sides of a face's crop that are believed at each of 
 # faces 95 % differ by less than 0.045, of what boxes mistake for faces 99 % by more than 0.075.
 _MIRROR_LIMIT = 0.07
 _MAX_OVERLAP = 0.35
+_MOST_BOXES = 24  # that are looked into
 _LARGEST = 2048  # pixels a side that are looked at; of larger pictures every second, third … pixel
 
 
@@ -144,21 +145,26 @@ class FaceFinder:
             raise ValueError(f"a picture is uint8 [H, W, 3], got {picture.dtype} {list(picture.shape)}")
         step = -(-max(picture.shape) // _LARGEST)
         pixels = torch.from_numpy(np.array(picture[::step, ::step])).permute(2, 0, 1).float() / 255
-        faces = [self._face(pixels, crop, score) for crop, score in self._boxes(pixels)[: 2 * most]]
-        found = [face if step == 1 else _enlarged(face, step) for face in faces if face is not None]
-        return sorted(found, key=lambda face: -face.scale)[:most]
+        faces = sorted(self._faces(pixels, most), key=lambda face: -face.scale)
+        return faces if step == 1 else [_enlarged(face, step) for face in faces]
+
+    def _faces(self, pixels: Tensor, most: int) -> list[Face]:
+        """What turns out to be a face among the surest boxes, none over another."""
+        faces: list[Face] = []
+        taken: list[Crop] = []
+        for crop, score in self._boxes(pixels)[:_MOST_BOXES]:
+            if len(faces) == most or any(_overlap(crop, other) > _MAX_OVERLAP for other in taken):
+                continue
+            face = self._face(pixels, crop, score)
+            if face is not None and all(_overlap(face_crop(face.landmarks), other) <= _MAX_OVERLAP for other in taken):
+                faces.append(face)
+                taken.append(face_crop(face.landmarks))
+        return faces
 
     def _boxes(self, pixels: Tensor) -> list[tuple[Crop, float]]:
-        """Crops of faces with their scores, the surest first, none over another."""
-        found: list[tuple[Crop, float]] = []
-        for side in _BOX_SIDES:
-            found += self._boxes_at(pixels, side)
-        found.sort(key=lambda item: -item[1])
-        kept: list[tuple[Crop, float]] = []
-        for crop, score in found:
-            if all(_overlap(crop, other) < _MAX_OVERLAP for other, _ in kept):
-                kept.append((crop, score))
-        return kept
+        """Crops that may hold a face with their scores, the surest first."""
+        found = [box for side in _BOX_SIDES for box in self._boxes_at(pixels, side)]
+        return sorted(found, key=lambda item: -item[1])
 
     def _boxes_at(self, pixels: Tensor, side: int) -> list[tuple[Crop, float]]:
         height, width = pixels.shape[1:]

@@ -15,7 +15,6 @@ from models.checkpoints import load_component
 from models.portrait.crops import Crop, cut
 from models.portrait.face_networks import Block, doubled, part_vertices
 from models.portrait.landmarks import WEIGHTS_FOLDER, Face
-from models.portrait.mesh import CanvasLayout
 
 LAYOUT_SIZE = 128
 LAYOUT_UNITS = 9.0  # side of the square, in face units
@@ -31,10 +30,11 @@ class Layout:
 
     scale: pixels of a face unit.
     front, back: depth of the nearest and of the farthest surface of the person, pixels of the picture, towards the
-    viewer, 0 at the depth of the point between the eyes as in `Face.landmarks`; meant where matte is above 0.
+    viewer, 0 at the depth of the point between the eyes as in `Face.landmarks`.
     head: 0 … 1, how far a point follows the turn of the head about the neck (1 the skull, falling along the neck);
     clavicle: 0 … 1, how far it follows the rise of the shoulders with the breath; both are shares of the person alone.
     matte: 0 … 1, how much of the cell the person covers; torso = matte · (1 - head).
+    Where no person is, depths and shares are those of the person near by.
     """
 
     left: float
@@ -46,19 +46,6 @@ class Layout:
     head: np.ndarray
     clavicle: np.ndarray
     matte: np.ndarray
-
-    def over(self, size: tuple[int, int], cells: int = LAYOUT_SIZE) -> CanvasLayout:
-        """The maps over a whole picture of height and width `size`, `cells` on its shorter side. Where no person is,
-        depth and shares go on from where one is; beyond the square its border goes on."""
-        step = min(size) / cells
-        shape = tuple(int(np.ceil(side / step)) for side in size)
-        y, x = (((np.arange(count) + 0.5) * side / count) for count, side in zip(shape, size, strict=True))
-        grid = np.stack(np.meshgrid((x - self.left) / self.side, (y - self.top) / self.side), axis=-1) * 2 - 1
-        known = np.stack([self.front / self.scale, self.head, self.clavicle])
-        maps = torch.from_numpy(np.concatenate([known, self.matte[None]]).astype(np.float32))
-        maps[:3] = _continued(maps[:3], maps[3:] > 0.5)
-        at = torch.from_numpy(grid.astype(np.float32))[None]
-        return CanvasLayout(*F.grid_sample(maps[None], at, padding_mode="border", align_corners=False)[0].numpy())
 
 
 def _continued(maps: Tensor, is_known: Tensor) -> Tensor:
@@ -146,11 +133,11 @@ def lay_out(picture: np.ndarray, face: Face, network: LayoutNet) -> Layout:
     points[:, 2] = landmarks[:, 2] / scale
     hints = draw_hints(torch.from_numpy(points)[None])
     out = network(torch.cat([seen, seen.flip(-1)]), torch.cat([hints, hints.flip(-1)]))
-    front, deeper, *logits = ((out[0] + out[1].flip(-1)) / 2).numpy()
-    head, clavicle, matte = (1 / (1 + np.exp(-logit)) for logit in logits)
+    front, deeper, head, clavicle, matte = (out[0] + out[1].flip(-1)) / 2
+    maps = torch.stack([front * scale, (front - deeper) * scale, head.sigmoid(), clavicle.sigmoid()])
+    maps = _continued(maps, (matte > 0)[None]).numpy()
     half = crop.side / 2
-    depths = front * scale, (front - deeper) * scale
-    return Layout(crop.x - half, crop.y - half, crop.side, scale, *depths, head, clavicle, matte)
+    return Layout(crop.x - half, crop.y - half, crop.side, scale, *maps, matte.sigmoid().numpy())
 
 
 def load_layout_network(folder: Path = WEIGHTS_FOLDER) -> LayoutNet:

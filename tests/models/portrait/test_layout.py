@@ -9,8 +9,8 @@ from models.portrait.landmarks import WEIGHTS_FOLDER, Face, find_faces
 from models.portrait.layout import (
     LAYOUT_SIZE,
     LAYOUT_UNITS,
-    Layout,
     LayoutNet,
+    _continued,
     draw_hints,
     find_layout,
     lay_out,
@@ -24,13 +24,6 @@ def face(scale: float = 40.0) -> Face:
     """The canonical face, its eyes at (160, 120)."""
     landmarks = (load_face_mesh().canonical * scale + (160, 120, 0)).astype(np.float32)
     return Face((0, 0, 1, 1), 1.0, landmarks, landmarks[:2], np.eye(3, dtype=np.float32), scale)
-
-
-def toy_layout(**changes) -> Layout:
-    names = ("front", "back", "head", "clavicle", "matte")
-    maps = {name: np.zeros((LAYOUT_SIZE, LAYOUT_SIZE), np.float32) for name in names}
-    place = {"left": 10.0, "top": 20.0, "side": 100.0, "scale": 10.0}
-    return Layout(**place | maps | changes)
 
 
 def test_the_square_is_nine_face_units_and_the_eyes_lie_above_its_middle():
@@ -71,22 +64,20 @@ def test_the_back_of_a_layout_is_never_in_front_and_shares_are_shares():
     assert layout.scale == pytest.approx(40, rel=1e-3) and layout.side == pytest.approx(360, rel=1e-3)
 
 
-def test_maps_over_a_picture_lie_where_the_square_says():
-    ramp = np.broadcast_to((np.arange(LAYOUT_SIZE, dtype=np.float32) + 0.5) / LAYOUT_SIZE, (LAYOUT_SIZE,) * 2)
-    maps = toy_layout(front=ramp * 100, matte=np.ones_like(ramp)).over((160, 120))
-    assert maps.depth.shape == (171, 128)  # 128 cells on the shorter side
-    x = (np.arange(128) + 0.5) / 128 * 120
-    inside = (x > 11) & (x < 109)
-    assert np.allclose(maps.depth[40][inside], (x[inside] - 10) / 100 * 10, atol=0.02)  # in face units
-    assert maps.depth[40, 0] < 0.1 and maps.depth[40, -1] > 9.8
+def test_maps_go_on_where_no_person_is():
+    maps = torch.full((2, 64, 64), -999.0)
+    known = torch.zeros(1, 64, 64, dtype=torch.bool)
+    known[:, 20:40, 20:30], known[:, 20:40, 30:40] = True, True
+    maps[:, 20:40, 20:30], maps[:, 20:40, 30:40] = 4, 6
+    out = _continued(maps, known)
+    assert torch.equal(out[:, 20:40, 20:40], maps[:, 20:40, 20:40])
+    assert out.min() >= 4 and out.max() <= 6
+    assert out[:, 30, 5].max() < 4.8 < 5.2 < out[:, 30, 55].min()  # like what is nearest
 
 
-def test_depth_goes_on_where_no_person_is():
-    front, matte = np.full((LAYOUT_SIZE,) * 2, -999, np.float32), np.zeros((LAYOUT_SIZE,) * 2, np.float32)
-    front[40:90, 40:90], matte[40:90, 40:90] = 5, 1
-    maps = toy_layout(front=front, matte=matte).over((128, 128))
-    assert np.allclose(maps.depth, 0.5, atol=1e-3)
-    assert 0.05 < maps.matte.mean() < 0.2
+def test_without_a_person_nothing_goes_on():
+    maps = torch.rand(2, 64, 64)
+    assert torch.equal(_continued(maps, torch.zeros(1, 64, 64, dtype=torch.bool)), maps)
 
 
 @pytest.mark.skipif(not HAS_WEIGHTS, reason="no layout weights")
@@ -95,9 +86,13 @@ def test_a_presenter_of_the_gallery_is_laid_out():
 
     picture = (load_picture(list_avatars()[0]).permute(1, 2, 0).numpy() * 255).astype(np.uint8)
     (found,) = find_faces(picture)
-    maps = find_layout(picture, found).over(picture.shape[:2])
-    x, y = (found.landmarks[:, :2] / 2).astype(int).clip(0, 127).T
-    assert (maps.matte[y, x] > 0.9).mean() > 0.95 and (maps.head[y, x] > 0.8).mean() > 0.9
-    assert np.abs(maps.depth[y, x] - found.landmarks[:, 2] / found.scale).mean() < 0.2
-    assert maps.matte[:20, :10].max() < 0.2  # the room's corner
-    assert maps.head[-1, 40:88].mean() < 0.2 < 0.8 < maps.matte[-1, 40:88].mean()  # the chest
+    layout = find_layout(picture, found)
+    flat = (found.landmarks[:, :2] - (layout.left, layout.top)) / layout.side * LAYOUT_SIZE
+    x, y = flat.astype(int).clip(0, LAYOUT_SIZE - 1).T
+    assert (layout.matte[y, x] > 0.9).mean() > 0.95 and (layout.head[y, x] > 0.8).mean() > 0.9
+    assert np.abs(layout.front[y, x] - found.landmarks[:, 2]).mean() < 0.2 * found.scale
+    chest = int((picture.shape[0] - 4 - layout.top) / layout.side * LAYOUT_SIZE)
+    middle = slice(LAYOUT_SIZE // 2 - 8, LAYOUT_SIZE // 2 + 8)
+    assert layout.head[chest, middle].mean() < 0.35 < 0.8 < layout.matte[chest, middle].mean()
+    above = int((4 - layout.top) / layout.side * LAYOUT_SIZE)
+    assert layout.matte[above, :30].max() < 0.2  # the room

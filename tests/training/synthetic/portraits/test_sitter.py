@@ -16,7 +16,10 @@ from training.synthetic.room import Lights
 
 @pytest.fixture(scope="module")
 def studio():
-    made = Studio(size=128, label_size=64)
+    try:
+        made = Studio(size=128, label_size=64)
+    except Exception as error:  # no EGL on this machine: moderngl raises plain exceptions
+        pytest.skip(f"no EGL context: {error}")
     yield made
     made.release()
 
