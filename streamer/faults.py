@@ -34,6 +34,7 @@ STATUS = {
     "not_acceptable": 406,
     "out_of_order": 409,
     "timeout": 408,
+    "stale": 412,
     "too_large": 413,
     "unsupported_media": 415,
     "too_many": 429,

@@ -71,7 +71,7 @@ def read_candidates(fragment: str, offer: str, network: Network) -> list[RTCIceC
     for line in fragment.splitlines():
         name, _, value = line.strip().partition(":")
         if name == "a=ice-ufrag" and value not in ufrags:
-            raise _bad("the candidates belong to another connection: ICE restarts are not supported")
+            raise _bad("the candidates belong to another connection")
         if name == "a=mid":
             mid = value.strip()
             if mid not in mids:
@@ -88,6 +88,24 @@ def read_candidates(fragment: str, offer: str, network: Network) -> list[RTCIceC
             if not re.match(r"[a-z]=", line.strip()):
                 raise _bad("the candidates are no SDP fragment")
     return candidates
+
+
+def read_restart(fragment: str, offer: str) -> tuple[str, str] | None:
+    """The peer's new user and password, if the fragment asks for an ICE restart (RFC 9725, section 4.3.3).
+
+    Raises:
+        ProtocolError: code `bad_sdp`, if they cannot be used.
+    """
+    _check_text(fragment)
+    ufrags, passwords = (set(re.findall(rf"^a=ice-{name}:(\S+)", fragment, re.MULTILINE)) for name in ("ufrag", "pwd"))
+    if not ufrags or f"a=ice-ufrag:{min(ufrags)}\r\n" in offer:
+        return None
+    if len(ufrags) > 1 or len(passwords) != 1:
+        raise _bad("an ICE restart has one a=ice-ufrag and one a=ice-pwd")
+    (username,), (password,) = ufrags, passwords
+    if not UFRAG.fullmatch(username) or not PASSWORD.fullmatch(password):
+        raise _bad("the fragment has no usable a=ice-ufrag and a=ice-pwd")
+    return username, password
 
 
 def ice_server_list(servers: Iterable[Any]) -> list[RTCIceServer]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import re
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from aiortc import RTCConfiguration, RTCDataChannel, RTCRtpCodecCapability, RTCSessionDescription
+from aiortc import InvalidStateError, RTCConfiguration, RTCDataChannel, RTCRtpCodecCapability, RTCSessionDescription
 from aiortc.codecs import get_capabilities
 from aiortc.rtcrtptransceiver import RTCRtpTransceiver
 
@@ -17,7 +18,7 @@ from streamer.errors import AvatarError, CapacityError, ProtocolError
 from streamer.media.broadcast import Broadcast
 from streamer.media.microphone import Microphone
 from streamer.media.network import Network
-from streamer.media.offers import MAX_CANDIDATES, ice_server_list, read_candidates, read_offer
+from streamer.media.offers import MAX_CANDIDATES, ice_server_list, read_candidates, read_offer, read_restart
 from streamer.media.patches.connection import PatchedConnection, apply
 from streamer.media.watchdog import Watchdog
 
@@ -128,6 +129,8 @@ class Peer:
         self._is_gone = False
         self._closing: asyncio.Task[None] | None = None
         self._candidate_requests = 0
+        self.restarts = 0  # of ICE
+        self._former_ufrags: set[str] = set()
         self._candidates_left = MAX_CANDIDATES
         self._messages_dropped = 0
 
@@ -163,21 +166,40 @@ class Peer:
         self._guard = asyncio.get_running_loop().create_task(self._watch(), name="peer-watchdog")
         return answer
 
-    async def add_candidates(self, sdp_fragment: str) -> None:
+    async def add_candidates(self, sdp_fragment: str) -> str | None:
         """Takes candidates that the peer found after its offer (`application/trickle-ice-sdpfrag`): 40 in all.
 
+        New credentials among them restart ICE: media goes on, and moves when the new connection stands.
+
+        Returns:
+            Our part of an ICE restart, a fragment with all candidates; None if there is none.
+
         Raises:
-            ProtocolError: code `bad_sdp` for what cannot be read, `out_of_order` without an answered offer.
+            ProtocolError: code `bad_sdp` for what cannot be read, `out_of_order` without an answered offer, and for a
+                restart of what does not stand.
+            CapacityError: if there is no port for a restart; the connection stays as it is.
         """
         if self._connection is None or not self._offer or self._closing is not None:
             raise ProtocolError("candidates need an offer that has been answered first", "out_of_order")
         self._candidate_requests += 1
         if self._candidate_requests > MAX_CANDIDATE_REQUESTS:
             raise ProtocolError("too many candidates were sent for one connection", "bad_sdp")
-        candidates = read_candidates(sdp_fragment, self._offer, self._network)[: self._candidates_left]
+        restart = read_restart(sdp_fragment, self._offer)
+        if restart is not None and restart[0] in self._former_ufrags:
+            raise ProtocolError("the candidates are of before an ICE restart", "bad_sdp")
+        offer = self._offer
+        if restart is not None:
+            offer = re.sub(r"(?m)^a=ice-ufrag:\S+", lambda found: f"a=ice-ufrag:{restart[0]}", offer)
+        candidates = read_candidates(sdp_fragment, offer, self._network)
+        answer = None
+        if restart is not None:
+            answer = await self._restart_ice(self._connection, *restart)
+            self._offer, self._candidates_left = offer, MAX_CANDIDATES
+        candidates = candidates[: self._candidates_left]
         self._candidates_left -= len(candidates)
         for candidate in candidates:
             await self._connection.addIceCandidate(candidate)
+        return answer
 
     def send(self, message: str) -> None:
         """Sends a text over the data channel; dropped, and counted, if that is not open or has 256 KiB waiting."""
@@ -265,6 +287,23 @@ class Peer:
     async def _watch(self) -> None:
         await self._watchdog.wait()
         self._report_gone("timeout")
+
+    async def _restart_ice(self, connection: PatchedConnection, username: str, password: str) -> str:
+        try:
+            fresh = await connection.restart_ice(username, password)
+        except InvalidStateError as error:
+            raise ProtocolError(
+                "only a connection that stands, and is bundled, can be restarted", "out_of_order"
+            ) from error
+        except ConnectionError as error:
+            raise CapacityError(self._network.why_nothing_is_left) from error
+        self.restarts += 1
+        self._former_ufrags |= set(re.findall(r"(?m)^a=ice-ufrag:(\S+)", self._offer))
+        section = re.search(r"(?m)^m=.*$", self._offer), re.search(r"(?m)^a=mid:.*$", self._offer)
+        lines = [f"a=ice-ufrag:{fresh.local_username}", f"a=ice-pwd:{fresh.local_password}"]
+        lines += [found[0].strip() for found in section if found]
+        lines += [f"a=candidate:{candidate.to_sdp()}" for candidate in fresh.local_candidates]
+        return "\r\n".join([*lines, "a=end-of-candidates", ""])
 
     # --- events
 

@@ -12,6 +12,7 @@ from models.gallery import Avatar
 from streamer.errors import ProtocolError
 from streamer.faults import sentence
 from streamer.media.ice_servers import IceServer
+from streamer.media.peer import Peer
 from streamer.presenters import find_avatar
 from streamer.protocol import (
     MAX_JSON_BYTES,
@@ -251,6 +252,7 @@ async def _join(request: web.Request, session: Session, role: Role, offer: str) 
     )
     response = web.Response(text=answer, content_type=SDP, status=201)
     response.headers["Location"] = f"/v1/sessions/{session.ident}/connections/{ident}"
+    response.headers["ETag"] = _ice_tag(session.audience.connection(ident).peer)
     for link in ice_links(request.app[SITE].ice_servers):
         response.headers.add("Link", link)
     return response
@@ -262,8 +264,18 @@ async def add_candidates(request: web.Request) -> web.Response:
     connection = session.audience.connection(request.match_info["connection"])
     check_type(request, SDP_FRAGMENT)
     _count(request, "candidates", session)
-    await connection.peer.add_candidates((await read_body(request, MAX_SDP_BYTES)).decode("utf-8", "replace"))
-    return web.Response(status=204)
+    fragment = (await read_body(request, MAX_SDP_BYTES)).decode("utf-8", "replace")
+    if request.headers.get("If-Match", '"*"') not in ("*", '"*"', _ice_tag(connection.peer)):
+        raise ProtocolError("This is of before an ICE restart.", "stale")
+    answer = await connection.peer.add_candidates(fragment)
+    if answer is None:
+        return web.Response(status=204)
+    return web.Response(text=answer, content_type=SDP_FRAGMENT, headers={"ETag": _ice_tag(connection.peer)})
+
+
+def _ice_tag(peer: Peer) -> str:
+    """What RFC 9725 calls the ICE session: new with every restart."""
+    return f'"ice-{peer.restarts}"'
 
 
 async def disconnect(request: web.Request) -> web.Response:

@@ -21,4 +21,5 @@ server's own objects, which `PatchedConnection` makes. What each is for:
 10. `BroadCertificate`, `watch_dtls`: peers with RSA certificates find a common cipher, and what keeps a handshake from
    succeeding is told (aiortc: ECDSA only, and silence).
 11. `PatchedConnection.close`: returns when the connecting tasks have ended too (aiortc: they run on).
+12. `IceRestart`: a peer whose network has changed connects anew and keeps its DTLS (aiortc: cannot).
 """

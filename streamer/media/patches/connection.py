@@ -10,9 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 from aioice.ice import Connection
-from aiortc import RTCConfiguration, RTCPeerConnection
+from aiortc import InvalidStateError, RTCConfiguration, RTCIceCandidate, RTCIceTransport, RTCPeerConnection
 from aiortc.mediastreams import MediaStreamTrack
 from aiortc.rtcdtlstransport import RTCCertificate, RTCDtlsTransport
+from aiortc.rtcicetransport import candidate_to_aioice, connection_kwargs
 from aiortc.rtcrtpreceiver import RTCRtpReceiver
 from aiortc.rtcrtpsender import RTCRtpSender
 from aiortc.rtcrtptransceiver import RTCRtpTransceiver
@@ -23,6 +24,7 @@ from streamer.media.network import Network
 from streamer.media.patches.dtls import BroadCertificate, watch_dtls
 from streamer.media.patches.ice import harden_ice
 from streamer.media.patches.receiver import SteadyReceiver
+from streamer.media.patches.restart import IceRestart
 from streamer.media.patches.sctp import harden_sctp
 from streamer.media.patches.sender import PacedSender
 
@@ -91,6 +93,7 @@ class PatchedConnection(RTCPeerConnection):
         self._network = network or Network()
         self._on_failure = on_failure
         self._connecting: set[asyncio.Task[Any]] = set()
+        self._restart: IceRestart | None = None
         super().__init__(configuration)
         (plain,) = self._RTCPeerConnection__certificates
         self._certificate = BroadCertificate(plain._key, plain._cert)
@@ -131,7 +134,47 @@ class PatchedConnection(RTCPeerConnection):
         finally:
             self._connecting.discard(task)
 
+    async def restart_ice(self, username: str, password: str) -> Connection:
+        """Begins to connect anew with a peer that has new credentials; media goes on meanwhile and afterwards.
+
+        Returns:
+            The connection to be, for its credentials and candidates.
+
+        Raises:
+            InvalidStateError: if there is no connection that stands, or more than one because they are not bundled.
+            ConnectionError: if this machine has no address or no free port for it.
+        """
+        transports: set[RTCIceTransport] = self._RTCPeerConnection__iceTransports  # type: ignore[attr-defined]
+        if [transport.state for transport in transports] != ["completed"]:
+            raise InvalidStateError("not one connection that stands")
+        (transport,) = transports
+        if self._restart is not None:
+            await self._restart.give_up()
+        servers = self._RTCPeerConnection__configuration.iceServers  # type: ignore[attr-defined]
+        fresh = Connection(ice_controlling=False, **connection_kwargs(servers))
+        harden_ice(fresh, self._on_activity, self._network)
+        fresh.remote_username, fresh.remote_password = username, password
+        self._restart = restart = IceRestart(transport, fresh)
+        await fresh.gather_candidates()
+        if fresh._closing or not fresh.local_candidates:
+            await restart.give_up()
+            if self._restart is restart:
+                self._restart = None
+            raise ConnectionError("an ICE restart found no address of ours")
+        task = asyncio.get_running_loop().create_task(restart.run(), name="ice-restart")
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
+        return fresh
+
+    async def addIceCandidate(self, candidate: RTCIceCandidate | None) -> None:
+        if self._restart is None or candidate is None:
+            await super().addIceCandidate(candidate)
+        else:
+            await self._restart.connection.add_remote_candidate(candidate_to_aioice(candidate))
+
     async def close(self) -> None:
+        if self._restart is not None:
+            await self._restart.give_up()
         await super().close()
         if self._connecting:
             _, running = await asyncio.wait(list(self._connecting), timeout=CLOSE_S)

@@ -94,6 +94,24 @@ def test_every_connection_gets_credentials_of_its_own_where_a_secret_is_shared(v
     visit(scene, ice_servers=(IceServer("turn:t.example.org", secret="north star"),))
 
 
+def test_new_credentials_restart_ice_and_those_before_are_stale(visit) -> None:
+    async def scene(house: House) -> None:
+        session = await house.create()
+        async with house.client.post(session["links"]["webrtc"], data="v=0", headers=SDP) as answer:
+            place, first = answer.headers["Location"], answer.headers["ETag"]
+        restart = {**FRAGMENT, "If-Match": '"*"'}
+        async with house.client.patch(place, data="a=ice-ufrag:new\r\na=ice-pwd:new", headers=restart) as restarted:
+            assert restarted.status == 200 and restarted.content_type == FRAGMENT["Content-Type"]
+            assert await restarted.text() == "a=ice-ufrag:ours\r\n"
+            second = restarted.headers["ETag"]
+        found = await house.error_of("PATCH", place, data="a=candidate:1", headers={**FRAGMENT, "If-Match": first})
+        assert found[:2] == (412, "stale")
+        async with house.client.patch(place, data="a=candidate:1", headers={**FRAGMENT, "If-Match": second}) as patched:
+            assert patched.status == 204
+
+    visit(scene)
+
+
 def test_one_address_makes_the_session_and_takes_the_offer(visit) -> None:
     async def scene(house: House) -> None:
         async with house.client.post("/v1/whip?avatar=Ben&access_token=t", data="v=0", headers=SDP) as answer:

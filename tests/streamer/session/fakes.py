@@ -215,6 +215,7 @@ class FakePeer:
         self.on_open = on_open
         self.sent: list[dict] = []
         self.candidates: list[str] = []
+        self.restarts = 0
         self.is_closed = False
         self.rtt_ms: float | None = 20.0
         self.packets_lost = 0
@@ -227,10 +228,14 @@ class FakePeer:
             self.on_connected()
         return "v=0\r\nanswer\r\n"
 
-    async def add_candidates(self, sdp_fragment: str) -> None:
+    async def add_candidates(self, sdp_fragment: str) -> str | None:
         if "a=" not in sdp_fragment:
             raise ProtocolError("these are no candidates", "bad_sdp")
         self.candidates.append(sdp_fragment)
+        if "a=ice-pwd" not in sdp_fragment:
+            return None
+        self.restarts += 1
+        return "a=ice-ufrag:ours\r\n"
 
     def send(self, message: str) -> None:
         self.sent.append(json.loads(message))
