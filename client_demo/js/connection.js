@@ -38,7 +38,10 @@ export class Connection extends EventTarget {
       } else this.#isGathered = true;
       this.#patch();
     });
-    this.peer.addEventListener("connectionstatechange", () => this.#emit("state", this.peer.connectionState));
+    this.peer.addEventListener("connectionstatechange", () => {
+      if (this.peer.connectionState === "disconnected") this.restart();
+      this.#emit("state", this.peer.connectionState);
+    });
   }
 
   /**
@@ -77,6 +80,22 @@ export class Connection extends EventTarget {
     await peer.setRemoteDescription({ type: "answer", sdp: answer });
     this.#patch();
     await this.#connected();
+  }
+
+  /** Looks for a new way to the server, when the network has changed; what arrives by the old one goes on meanwhile. */
+  async restart() {
+    const { peer } = this;
+    if (!this.#url || this.#isClosed) return;
+    try {
+      const offer = await peer.createOffer({ iceRestart: true });
+      const response = await this.#send(sdpFragment(offer.sdp, [], false), { "If-Match": '"*"' });
+      if (response.status !== 200) return;
+      const sdp = restartedAnswer(peer.remoteDescription.sdp, await response.text());
+      await peer.setLocalDescription(offer);
+      await peer.setRemoteDescription({ type: "answer", sdp });
+    } catch {
+      // Not the end: the old way may come back, and if it does not, the connection's state will say so.
+    }
   }
 
   /** Sends a message over the data channel; false if it is not open. */
@@ -147,12 +166,7 @@ export class Connection extends EventTarget {
     this.#isEndSent ||= isEnd;
     this.#isPatching = true;
     try {
-      await request(this.#url, {
-        method: "PATCH",
-        headers: { ...this.#headers, "Content-Type": "application/trickle-ice-sdpfrag" },
-        body: sdpFragment(this.peer.localDescription.sdp, candidates, isEnd),
-        signal: this.#abort.signal,
-      });
+      await this.#send(sdpFragment(this.peer.localDescription.sdp, candidates, isEnd));
     } catch (error) {
       // Not the end: the server may reach us all the same. If it cannot, the connection's state will say so.
       if (error.code !== "aborted") console.warn(`candidates were not accepted: ${error.message}`);
@@ -160,6 +174,15 @@ export class Connection extends EventTarget {
       this.#isPatching = false;
     }
     await this.#patch();
+  }
+
+  #send(fragment, headers = {}) {
+    return request(this.#url, {
+      method: "PATCH",
+      headers: { ...this.#headers, ...headers, "Content-Type": "application/trickle-ice-sdpfrag" },
+      body: fragment,
+      signal: this.#abort.signal,
+    });
   }
 
   async #delete(isLeaving) {
@@ -199,4 +222,11 @@ function sdpFragment(sdp, candidates, isEnd) {
   ];
   if (isEnd) lines.push("a=end-of-candidates");
   return `${lines.join("\r\n")}\r\n`;
+}
+
+/** The answer with the credentials and candidates of an ICE restart in every section. */
+function restartedAnswer(sdp, fragment) {
+  const fresh = fragment.match(/^a=(?:ice-ufrag|ice-pwd|candidate):.*$/gm).map((line) => `${line.trim()}\r\n`);
+  const rest = sdp.replace(/^a=(?:candidate:.*|end-of-candidates|ice-pwd:.*)\r?\n/gm, "");
+  return rest.replace(/^a=ice-ufrag:.*\r?\n/gm, () => fresh.join(""));
 }

@@ -101,6 +101,29 @@ def test_sound_and_picture_of_a_file_stay_together(live: LiveServer, page: Any, 
     assert abs(sorted(found)[len(found) // 2]) < GROSS_MS
 
 
+def test_a_new_way_to_the_server_is_taken_while_the_session_goes_on(live: LiveServer, page: Any) -> None:
+    open_page(page, live.url)
+    start(page)
+    way = """async () => {
+        const stats = await avatar.connection.peer.getStats();
+        const transport = [...stats.values()].find(({ type }) => type === "transport");
+        const pair = stats.get(transport.selectedCandidatePairId);
+        return `${stats.get(pair.localCandidateId).port} ${stats.get(pair.remoteCandidateId).port}`;
+    }"""
+    session, former = page.evaluate("avatar.session.id"), page.evaluate(way)
+    page.evaluate("avatar.connection.restart()")
+    for _ in range(WAIT_MS // 250):
+        if page.evaluate(way).split()[1] != former.split()[1]:
+            break
+        page.wait_for_timeout(250)
+    else:
+        raise AssertionError("the way stayed the same")
+    shown = page.evaluate("avatarStats().framesShown")
+    wait_until(page, "shown => avatarStats().framesShown > shown + 50", shown)
+    assert page.evaluate("[avatar.session.id, avatarStats().connectionState]") == [session, "connected"]
+    assert live.metrics().get('avatar_connections_lost_total{reason="closed"}', 0.0) == 0.0
+
+
 def test_the_presenter_says_what_the_microphone_hears(live: LiveServer, page: Any) -> None:
     open_page(page, f"{live.url}/?mic=raw")
     start(page)
