@@ -35,6 +35,18 @@ def frame_size(name: str) -> tuple[int, int]:
     raise ValueError(f"unknown preset {name!r}; there are {known}")
 
 
+def portrait_preset(size: tuple[int, int]) -> str:
+    """The preset whose portraits have this height and width.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    for name, known in PORTRAIT_SIZES.items():
+        if known == size:
+            return PORTRAIT + name
+    raise ValueError(f"no portrait is {size[1]}x{size[0]} pixels; there are {', '.join(PORTRAIT_SIZES)}")
+
+
 def load_model(
     name: str,
     weights: Path | None = None,

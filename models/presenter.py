@@ -97,8 +97,11 @@ class Presenter:
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{path} is not a presenter file that can be read: {error}") from error
-        layout = CanvasLayout(**{name: arrays[f"layout.{name}"] for name in _LAYOUT_MAPS})
-        return cls(**{name: arrays[name] for name in _ARRAYS}, layout=layout)
+        try:
+            layout = CanvasLayout(**{name: arrays[f"layout.{name}"] for name in _LAYOUT_MAPS})
+            return cls(**{name: arrays[name] for name in _ARRAYS}, layout=layout)
+        except KeyError as error:
+            raise CheckpointError(f"{path} holds a presenter without {error}") from error
 
 
 def stand_in(size: tuple[int, int]) -> Presenter:

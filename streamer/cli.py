@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 PROGRAM = "infinity-avatar"
 TRACEBACK_VARIABLE = "INFINITY_AVATAR_TRACEBACK"
 MAX_SEED = 2**31 - 1
+SIZES = ("512", "720x1280", "1280x720")  # of portraits, width x height
 CORNER_HELP = "top-left, top-right, bottom-left or bottom-right (default)"
 
 
@@ -62,14 +63,14 @@ def run(arguments: argparse.Namespace) -> int:
         AvatarError: with one sentence for the user.
     """
     calm_threads()
-    from streamer.commands import print_avatars, run_doctor, run_render, run_serve
+    from streamer.commands import run_doctor, run_render, run_serve
 
     if arguments.command == "serve":
         run_serve(arguments, sys.stdout)
     elif arguments.command == "doctor":
         return run_doctor(arguments, sys.stdout)
     elif arguments.command == "avatars":
-        print_avatars(arguments.json, sys.stdout)
+        return _run_avatars(arguments)
     elif arguments.command == "models":
         return _run_models(arguments)
     elif arguments.command == "render":
@@ -80,6 +81,21 @@ def run(arguments: argparse.Namespace) -> int:
         from streamer.speech import SpokenText
 
         run_render(render_job(arguments), lambda: SpokenText(arguments.text, arguments.seed), sys.stdout)
+    return 0
+
+
+def _run_avatars(arguments: argparse.Namespace) -> int:
+    from streamer.commands import print_avatars
+    from streamer.presenter_files import check_picture, make_presenter
+    from streamer.presenters import preset_frame_size
+
+    if arguments.task == "check":
+        return check_picture(arguments.picture, arguments.json, sys.stdout)
+    if arguments.task == "make":
+        size = preset_frame_size(f"portrait-{arguments.size}")
+        make_presenter(arguments.picture, arguments.out, size, sys.stdout)
+    else:
+        print_avatars(arguments.json, sys.stdout)
     return 0
 
 
@@ -127,8 +143,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The whole command line."""
     parser = Parser(prog=PROGRAM, description="Speech in, a video of a presenter saying it out.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
-    avatars = commands.add_parser("avatars", help="list the presenters that come with the package")
-    avatars.add_argument("--json", action="store_true", help="as a JSON list of {name, picture, preset, ...}")
+    _add_avatars(commands)
     shared = _render_options()
     render = commands.add_parser("render", parents=[shared], help="render a video from a sound file")
     render.add_argument("--audio", type=Path, required=True, metavar="FILE", help="any file with sound")
@@ -141,6 +156,19 @@ def build_parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser("doctor", parents=[_server_options()], help="say what works on this machine")
     doctor.add_argument("--json", action="store_true", help="as a JSON list of {name, state, found, advice}")
     return parser
+
+
+def _add_avatars(commands: argparse._SubParsersAction[Parser]) -> None:
+    avatars = commands.add_parser("avatars", help="the presenters that come with the package, and new ones of pictures")
+    avatars.add_argument("--json", action="store_true", help="as a JSON list of {name, picture, preset, ...}")
+    tasks = avatars.add_subparsers(dest="task", metavar="TASK", parser_class=Parser, help="without one: list them")
+    check = tasks.add_parser("check", help="what of a picture will show in a presenter made of it, and what to do")
+    check.add_argument("picture", type=Path, metavar="PICTURE")
+    check.add_argument("--json", action="store_true", help="as a JSON list of {name, verdict, advice}")
+    make = tasks.add_parser("make", help="make a presenter of a picture, once, for --reference")
+    make.add_argument("picture", type=Path, metavar="PICTURE")
+    make.add_argument("--out", type=Path, required=True, metavar="FILE.safetensors", help="the presenter")
+    make.add_argument("--size", choices=SIZES, default=SIZES[0], help="width and height (default: 512)")
 
 
 def _add_models(commands: argparse._SubParsersAction[Parser]) -> None:
@@ -162,14 +190,14 @@ def _render_options() -> Parser:
     shared = Parser(add_help=False)
     who = shared.add_mutually_exclusive_group()
     who.add_argument("--avatar", metavar="NAME", help="presenter of the gallery (default: the first)")
-    who.add_argument("--reference", type=Path, metavar="IMAGE", help="picture of somebody else instead")
+    who.add_argument(
+        "--reference", type=Path, metavar="FILE", help="picture of somebody else, or a presenter made of it"
+    )
     how = shared.add_argument_group("how it is made")
     how.add_argument("--prompt", metavar="TEXT", help="emotion and manner in words (default: the avatar's)")
     how.add_argument("--seed", type=_seed, default=0, metavar="N", help="of everything random (default: 0)")
     how.add_argument("--preset", metavar="P", help="size and models (default: the avatar's, or portrait-512)")
-    how.add_argument(
-        "--size", choices=("512", "720x1280", "1280x720"), help="width and height of a portrait (default: 512)"
-    )
+    how.add_argument("--size", choices=SIZES, help="width and height of a portrait (default: 512)")
     how.add_argument("--weights", type=Path, metavar="DIR", help="weights folder (default: the shipped ones)")
     how.add_argument("--chunk", type=_chunk, default=3, metavar="N", help="latents a step, 1-6 (default: 3)")
     _add_model(how)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from streamer.errors import InputError, MissingExtraError, OutputError
+from streamer.presenter_files import SUFFIX, read_presenter
 from streamer.presenters import find_avatar, preset_frame_size
 
 if TYPE_CHECKING:
@@ -19,12 +20,12 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from models.presenter import Presenter as MadePresenter
     from streamer.audio_in import SoundSource
     from streamer.mark import Mark
     from streamer.render import Pipeline, RenderTimes
     from streamer.server.options import ServerOptions
 
-MOST_SIDE_PIXELS = 2560  # of a portrait's picture
 DEFAULT_PRESET = "portrait-512"  # of a picture that is none of the gallery's
 TOKEN_VARIABLE = "INFINITY_AVATAR_TOKEN"
 ICE_VARIABLE = "INFINITY_AVATAR_ICE_SERVERS"  # with spaces between them
@@ -39,7 +40,7 @@ class RenderJob:
 
     Attributes:
         avatar: name of a gallery presenter; None together with no `reference` means the first one.
-        reference: picture of somebody else instead.
+        reference: picture of somebody else instead, or a presenter made of one.
         prompt: None means the avatar's own.
         preset: None means the avatar's own.
         out: None means a name made of the sound's and the avatar's in the current folder.
@@ -70,12 +71,13 @@ class RenderJob:
 
 @dataclass(frozen=True)
 class Presenter:
-    """Who is shown, by which preset."""
+    """Who is shown, by which preset. made: what `picture` holds, where it is a presenter that was made before."""
 
     name: str
     picture: Path
     preset: str
     prompt: str
+    made: MadePresenter | None = None
 
 
 def print_avatars(is_json: bool, stream: TextIO) -> None:
@@ -133,11 +135,15 @@ def choose_presenter(job: RenderJob) -> Presenter:
 
     Raises:
         UnknownAvatarError: if the gallery has no such name, or is empty.
+        PictureError: if a presenter's file cannot be read.
     """
     chosen = job.preset if job.model is None else job.model.resolve().name
     if job.reference is not None:
-        preset = chosen or DEFAULT_PRESET
-        return Presenter(job.reference.stem, job.reference, preset, job.prompt or "")
+        made = None
+        if job.reference.suffix == SUFFIX:
+            made = read_presenter(job.reference)
+            chosen = chosen or _portrait_preset(made.size)
+        return Presenter(job.reference.stem, job.reference, chosen or DEFAULT_PRESET, job.prompt or "", made)
     from models.gallery import list_avatars
 
     avatar = find_avatar(job.avatar, list_avatars())
@@ -145,11 +151,24 @@ def choose_presenter(job: RenderJob) -> Presenter:
     return Presenter(avatar.name, avatar.picture, chosen or avatar.preset, prompt)
 
 
-def _load_picture(job: RenderJob, presenter: Presenter) -> np.ndarray:
+def _portrait_preset(size: tuple[int, int]) -> str:
+    from models.families import portrait_preset
+
+    try:
+        return portrait_preset(size)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
+def _load_picture(job: RenderJob, presenter: Presenter) -> np.ndarray | MadePresenter:
     """The picture as the models want it: a portrait is cut by the face that is found in it, later."""
     from models.families import is_portrait
-    from streamer.picture import load_picture, read_rgb
+    from streamer.picture import MOST_SIDE_PIXELS, load_picture, read_rgb
 
+    if presenter.made is not None:
+        if job.model is not None or not is_portrait(presenter.preset):
+            raise InputError(f"{presenter.picture} is a presenter of portraits; {presenter.preset} needs a picture")
+        return presenter.made
     if job.model is not None:
         return load_picture(presenter.picture, job.model_size, job.model_size)
     if is_portrait(presenter.preset):
@@ -280,7 +299,7 @@ def _render_file(
     presenter: Presenter,
     pipeline: Pipeline,
     source: SoundSource,
-    picture: np.ndarray,
+    picture: np.ndarray | MadePresenter,
     out: Path,
 ) -> RenderTimes:
     """Renders into the file, then writes sheet and report."""

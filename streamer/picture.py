@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 from streamer.errors import PictureError
 
 MIN_SIDE_PIXELS = 64
+MOST_SIDE_PIXELS = 2560  # of a portrait's picture, which is made smaller
 MAX_PIXELS = 100_000_000
 MAX_UNKNOWN_PIXELS = 50_000_000  # of a picture that somebody uploads
 BACKGROUND = (128, 128, 128)  # behind transparent pixels

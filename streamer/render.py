@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from models.flops import count_flops
+from models.presenter import Presenter
 from models.talking import Chunk
 from models.timing import FRAMES_PER_LATENT
 from streamer.audio_in import SampleReader, SoundSource
@@ -53,7 +54,7 @@ class Pipeline(Protocol):
     @property
     def device(self) -> Any: ...
 
-    def start(self, reference: torch.Tensor, prompt: str = "", seed: int = 0, chunk_latents: int | None = 3) -> Any: ...
+    def start(self, reference: Any, prompt: str = "", seed: int = 0, chunk_latents: int | None = 3) -> Any: ...
 
     def step(self, samples: torch.Tensor, state: Any) -> Chunk[Any]: ...
 
@@ -157,7 +158,7 @@ class SoundFeed:
 def render(
     pipeline: Pipeline,
     source: SoundSource,
-    reference: np.ndarray,
+    reference: np.ndarray | Presenter,
     writer: VideoWriter,
     options: RenderOptions,
     stamp: MarkStamp | None = None,
@@ -167,7 +168,7 @@ def render(
 
     Args:
         reference: float32 [3, H, W] in [0, 1], of the pipeline's `frame_size`, or, for a model that takes any size,
-            uint8 [H, W, 3].
+            uint8 [H, W, 3], or, for one that moves presenters, such a one.
         stamp: the visible mark; None leaves the picture bare.
         on_frames: is shown every batch of finished frames, uint8 [T, H, W, 3].
 
@@ -189,8 +190,9 @@ def render(
             if state is None:
                 began = time.perf_counter()
                 try:
-                    state = pipeline.start(torch.tensor(reference), options.prompt, options.seed, latents)
-                except ValueError as error:  # the model finds no face in it
+                    shown = torch.tensor(reference) if isinstance(reference, np.ndarray) else reference
+                    state = pipeline.start(shown, options.prompt, options.seed, latents)
+                except ValueError as error:  # no face is found in it, or the presenter has another size
                     raise PictureError(str(error)) from error
                 times.setup_s = time.perf_counter() - began
             began = time.perf_counter()
