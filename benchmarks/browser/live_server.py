@@ -94,7 +94,7 @@ class LiveServer:
         while time.monotonic() < end:
             for pid in children(self.pid):
                 with contextlib.suppress(OSError):
-                    if "avatar-frames" in Path(f"/proc/{pid}/maps").read_text():
+                    if "memfd:avatar" in Path(f"/proc/{pid}/maps").read_text():
                         return pid
             time.sleep(0.1)
         raise RuntimeError("no child of the server shares frames; is a session alive?")
@@ -128,7 +128,7 @@ def holdings(pid: int) -> dict[str, int]:
         "descriptors": len(os.listdir(f"/proc/{pid}/fd")),
         "memory_descriptors": sum("memfd:" in target for target in _targets(pid)),
         "threads": len(os.listdir(f"/proc/{pid}/task")),
-        "shared_memory": Path(f"/proc/{pid}/maps").read_text().count("avatar-frames"),
+        "shared_memory": Path(f"/proc/{pid}/maps").read_text().count("memfd:avatar"),
         "children": len(children(pid)),
     }
 
