@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from models.motion import motion_frames
+from models.talking import Chunk
 from training.synthetic.shards import encode_video
 from training.synthetic.voices import write_wav
 
@@ -152,10 +153,11 @@ class ToyPipeline:
         silence = np.zeros((self.delay_frames + self.late_frames) * 640, np.float32)
         return ToyState(look, seed, -self.delay_frames, silence)
 
-    def step(self, samples: Tensor, state: ToyState) -> tuple[Tensor, ToyState]:
+    def step(self, samples: Tensor, state: ToyState) -> Chunk[ToyState]:
         sound = np.concatenate([state.sound, samples.numpy()])
         aperture = 1 + (mouth_of(sound[: len(samples)]) - 1) * self.mouth_gain
         motion = motion_frames(state.seed, state.frame_index, len(aperture))
         frames = torch.from_numpy(render(state.look, aperture, motion)[0]).permute(0, 3, 1, 2).float() / 255
         self.pose_estimator(frames[:, :, ::2, ::2])
-        return frames, replace(state, frame_index=state.frame_index + len(aperture), sound=sound[len(samples) :])
+        after = replace(state, frame_index=state.frame_index + len(aperture), sound=sound[len(samples) :])
+        return Chunk(frames, after, {})
