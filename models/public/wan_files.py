@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 
@@ -33,10 +33,16 @@ def load_wan(model: Wan, expected: Mapping[str, tuple[int, ...]], *paths: Path) 
         if double := found.keys() & set(names.values()):
             raise CheckpointError(f"{path} holds {min(double)} again")
         found |= {names[name]: shape for name, shape in weights.shapes().items()}
-        readers.append(((names[name], tensor) for name, tensor in weights.read()))
+        readers.append(_under(names, weights.read()))
     check_fit({name: shape for name, shape in found.items() if not name.endswith(SCALES)}, expected, paths[-1])
     try:
         expect_fp8(model, found)
     except ValueError as error:
         raise CheckpointError(f"{paths[-1]}: {error}") from error
     load_into(model, to_own_layout(chain(*readers), model.config.num_heads), paths[-1])
+
+
+def _under(names: dict[str, str], tensors: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+    """Tensors under other names, read as they are asked for."""
+    for name, tensor in tensors:
+        yield names[name], tensor

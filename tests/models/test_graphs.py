@@ -121,8 +121,8 @@ def chunks(pipeline: AvatarPipeline, reference, sound, sampling: SamplingConfig)
         streams = slice(0, 1 if k == 3 else 2)
         parts = [sound[k * CHUNK : (k + 1) * CHUNK]] * len(states[streams])
         made = pipeline.step_batch(parts, states[streams], sampling)
-        states[streams] = [state for _, state in made]
-        frames += [chunk for chunk, _ in made]
+        states[streams] = [chunk.state for chunk in made]
+        frames += [chunk.frames for chunk in made]
     return frames
 
 
