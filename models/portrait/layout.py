@@ -135,9 +135,11 @@ def lay_out(picture: np.ndarray, face: Face, network: LayoutNet) -> Layout:
     out = network(torch.cat([seen, seen.flip(-1)]), torch.cat([hints, hints.flip(-1)]))
     front, deeper, head, clavicle, matte = (out[0] + out[1].flip(-1)) / 2
     maps = torch.stack([front * scale, (front - deeper) * scale, head.sigmoid(), clavicle.sigmoid()])
-    maps = _continued(maps, (matte > 0)[None]).numpy()
-    half = crop.side / 2
-    return Layout(crop.x - half, crop.y - half, crop.side, scale, *maps, matte.sigmoid().numpy())
+    front_depth, back_depth, head_share, clavicle_share = _continued(maps, (matte > 0)[None]).numpy()
+    left, top = crop.x - crop.side / 2, crop.y - crop.side / 2
+    return Layout(
+        left, top, crop.side, scale, front_depth, back_depth, head_share, clavicle_share, matte.sigmoid().numpy()
+    )
 
 
 def load_layout_network(folder: Path = WEIGHTS_FOLDER) -> LayoutNet:

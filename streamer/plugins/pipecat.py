@@ -58,7 +58,7 @@ class InfinityAvatarService(AIService):
         """The time from the first speech to the first picture that speaks."""
         return True
 
-    async def setup(self, setup: FrameProcessorSetup) -> None:
+    async def setup(self, setup: FrameProcessorSetup) -> None:  # type: ignore[override]  # as all of pipecat's own
         await super().setup(setup)
         await self._avatar.__aenter__()
         self._is_entered = True
