@@ -20,13 +20,17 @@ WEIGHTS_ROOT = Path(__file__).parent / "weights"
 
 @dataclass(frozen=True)
 class Avatar:
-    """A shipped presenter: name, reference picture, the preset whose weights know it, a line about it."""
+    """A shipped presenter: name, reference picture, the preset whose weights know it, a line about it.
+
+    square: (left, top, right, bottom) of the picture's pixels that a square canvas shows; None for the middle.
+    """
 
     name: str
     picture: Path
     preset: str
     description: str
     prompt: str
+    square: tuple[int, int, int, int] | None = None
 
 
 def list_avatars(root: Path = WEIGHTS_ROOT) -> list[Avatar]:
@@ -41,6 +45,7 @@ def list_avatars(root: Path = WEIGHTS_ROOT) -> list[Avatar]:
                     preset=index.parent.parent.name,
                     description=entry["description"],
                     prompt=entry["prompt"],
+                    square=tuple(entry["square"]) if "square" in entry else None,
                 )
             )
     return avatars

@@ -17,6 +17,7 @@ import contextlib
 import time
 from collections import deque
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import av
 import numpy as np
@@ -306,8 +307,13 @@ class Avatar:
         prompt, seed, latents = self._look
         latents = self._engine.facts.fixed_latents or latents
         self._samples = latents * FRAMES_PER_LATENT * FRAME_SAMPLES
-        source = reference if reference is not None else find_avatar(name, list_avatars()).picture
-        picture = await asyncio.to_thread(load_picture, source, *self._engine.facts.frame_size)
+        height, width = self._engine.facts.frame_size
+        if reference is not None:
+            source, part = Path(reference), None
+        else:
+            chosen = find_avatar(name, list_avatars())
+            source, part = chosen.picture, chosen.square if height == width else None
+        picture = await asyncio.to_thread(load_picture, source, height, width, part)
         stream = await self._engine.open(StreamSpec(picture, prompt, seed, latents))
         self._exits.push_async_callback(stream.close)
         chunk_s = self._samples / PLAYED_RATE_HZ

@@ -19,12 +19,15 @@ MAX_UNKNOWN_PIXELS = 50_000_000  # of a picture that somebody uploads
 BACKGROUND = (128, 128, 128)  # behind transparent pixels
 
 
-def load_picture(path: str | Path, height: int, width: int) -> np.ndarray:
+def load_picture(
+    path: str | Path, height: int, width: int, part: tuple[int, int, int, int] | None = None
+) -> np.ndarray:
     """Reads a picture, turns it upright, cuts its centre to the wanted shape and scales it.
 
     Args:
         path: anything Pillow reads.
         height, width: wanted size, pixels.
+        part: (left, top, right, bottom), pixels of the upright picture, that is taken instead of the whole.
 
     Returns:
         float32 [3, height, width] in [0, 1], RGB.
@@ -33,9 +36,11 @@ def load_picture(path: str | Path, height: int, width: int) -> np.ndarray:
         PictureError: if there is no such file, it is broken, too small or too large.
     """
     with _opened(Path(path), None, MAX_PIXELS) as image:
-        # lets a JPEG decode at a fraction of its size; other formats take no notice
-        image.draft("RGB", (2 * width, 2 * height))
+        if part is None:  # lets a JPEG decode at a fraction of its size; other formats take no notice
+            image.draft("RGB", (2 * width, 2 * height))
         upright = _flatten(ImageOps.exif_transpose(image))
+        if part is not None:
+            upright = upright.crop(part)
         fitted = ImageOps.fit(upright, (width, height), Image.Resampling.LANCZOS)
     return np.asarray(fitted, dtype=np.float32).transpose(2, 0, 1) / 255.0
 

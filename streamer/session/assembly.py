@@ -121,4 +121,5 @@ class Assembly:
 
     def load_reference(self, avatar: Avatar) -> np.ndarray:
         """An avatar's picture, float32 [3, H, W] in 0 … 1, of the engine's size."""
-        return load_picture(avatar.picture, *self._engine.facts.frame_size)
+        height, width = self._engine.facts.frame_size
+        return load_picture(avatar.picture, height, width, avatar.square if height == width else None)

@@ -90,3 +90,11 @@ def test_huge_pictures_are_refused_before_they_are_decoded(tmp_path: Path, side:
     Image.new("1", (side, side)).save(path)
     with pytest.raises(PictureError, match="too large"):
         load_picture(path, 64, 64)
+
+
+def test_a_part_is_taken_instead_of_the_whole(tmp_path: Path) -> None:
+    pixels = np.zeros((100, 200, 3), np.uint8)
+    pixels[10:74, 100:164] = 255
+    Image.fromarray(pixels).save(tmp_path / "part.png")
+    part = load_picture(tmp_path / "part.png", 128, 128, (100, 10, 164, 74))
+    assert part.shape == (3, 128, 128) and part.min() > 0.99
