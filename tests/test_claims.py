@@ -78,11 +78,13 @@ def test_readme_says_what_was_measured_and_nothing_else() -> None:
     assert said == readme_table()
 
 
-def test_readme_says_how_the_portraits_mouth_follows() -> None:
+def test_readme_says_how_portraits_follow_and_what_they_cost() -> None:
     rows = table_rows((ROOT / "docs" / "results" / "portrait-expression.md").read_text())
     r, shut = float(rows["as it is"][1]), float(rows["as it is"][5])
     words = " ".join((ROOT / "README.md").read_text().split())
     assert f"the mouth follows with r = {r:.2f} and is shut on {100 * shut:.0f} % of p, b and m" in words
+    small, large = (result(f"portrait_{size}")["rtf"] for size in ("512", "720x1280"))
+    assert f"takes one core {small:.2f} s, at 720×1280 {large:.2f} s" in words
 
 
 def test_what_readme_says_in_words_holds() -> None:
