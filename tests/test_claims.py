@@ -85,6 +85,10 @@ def test_readme_says_how_portraits_follow_and_what_they_cost() -> None:
     assert f"the mouth follows with r = {r:.2f} and is shut on {100 * shut:.0f} % of p, b and m" in words
     small, large = (result(f"portrait_{size}")["rtf"] for size in ("512", "720x1280"))
     assert f"takes one core {small:.2f} s, at 720×1280 {large:.2f} s" in words
+    live = result("live_start_portrait")
+    click_s, minute = live["first_frame_ms"]["median"] / 1e3, live["minute"]
+    assert minute["freezes_over_500_ms"] == 0
+    assert f"{click_s:.2f} s after the click and comes at {minute['fps_received']:.1f} frames a second" in words
 
 
 def test_what_readme_says_in_words_holds() -> None:
