@@ -88,6 +88,8 @@ def test_readme_says_how_portraits_follow_and_what_they_cost() -> None:
     live = result("live_start_portrait")
     click_s, minute = live["first_frame_ms"]["median"] / 1e3, live["minute"]
     assert minute["freezes_over_500_ms"] == 0
+    heard_s = result("live_mic_portrait")["to_sound_ms"]["median"] / 1e3
+    assert f"is heard from it after {heard_s:.2f} s" in words
     assert f"{click_s:.2f} s after the click and comes at {minute['fps_received']:.1f} frames a second" in words
 
 
